@@ -1,0 +1,117 @@
+"""What every planner takes and returns. Planners know an objective and an action space, and no network.
+
+Shapes: B environments, S candidate plans, T steps of the horizon, A width of an action (Box, MultiDiscrete) or number
+of actions (Discrete). An action sequence is ``[B, S, T]`` int64 for Discrete, ``[B, S, T, A]`` float32 for Box and
+``[B, S, T, A]`` int64 for MultiDiscrete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiDiscrete
+"""The action spaces of one environment (not batched) that agents support."""
+
+Objective = Callable[[Tensor], Tensor]
+"""Action sequences ``[B, S, T, ...]`` to energies ``[B, S]``; low is good."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one decision may cost: ``candidates × iterations × horizon`` predictor calls per environment.
+
+    Attributes:
+        horizon: Steps T of an imagined course of action.
+        candidates: Courses S tried in one iteration.
+        iterations: How often the candidates are improved and tried again.
+        hold: How many consecutive steps a candidate keeps each action (1 is free choice at every step).
+    """
+
+    horizon: int = 12
+    candidates: int = 64
+    iterations: int = 3
+    hold: int = 1
+
+    @property
+    def calls(self) -> int:
+        """Predictor calls of one decision in one environment."""
+        return self.horizon * self.candidates * self.iterations
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent normal action distributions of a plan: ``mean`` and ``std``, both ``[B, T, A]``."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Independent categorical action distributions of a plan.
+
+    ``probabilities`` is ``[B, T, A]`` for Discrete(A); for MultiDiscrete it is ``[B, T, sum(nvec)]``, the
+    distributions of the components one behind the other.
+    """
+
+    probabilities: Tensor
+
+
+Distribution = Gaussian | Categorical
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Where a planner may start: the shifted last plan, and courses of action that the actor would take.
+
+    Attributes:
+        distribution: Initial search distribution, or None for the uninformed one of the action space.
+        actions: Candidate sequences ``[B, P, T, ...]`` (P < S) that take the place of as many random ones in the first
+            iteration, or None.
+    """
+
+    distribution: Distribution | None = None
+    actions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of one decision.
+
+    Attributes:
+        actions: Best sequence found, ``[B, T, ...]``.
+        distribution: Distribution of the elites of the last iteration.
+        energy: Energy of ``actions`` ``[B]``.
+        baseline: Mean energy of the first iteration's candidates ``[B]``; how much was gained by thinking.
+        calls: Predictor calls used per environment.
+        milliseconds: Wall-clock time of the whole batch.
+    """
+
+    actions: Tensor
+    distribution: Distribution
+    energy: Tensor
+    baseline: Tensor
+    calls: int
+    milliseconds: float
+
+
+class Planner(Protocol):
+    """An optimiser over action sequences."""
+
+    def plan(
+        self,
+        objective: Objective,
+        action_space: ActionSpace,
+        proposal: Proposal,
+        budget: Budget,
+        batch: int,
+        generator: torch.Generator,
+    ) -> Plan:
+        """Look for the sequence of least energy for each of ``batch`` environments."""
+        ...
