@@ -1,0 +1,243 @@
+"""The agent: the six modules and a planner, with one switch between reacting and thinking ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..modules.actions import ActionEncoder, ActionSpace
+from ..modules.actor import Actor
+from ..modules.configurator import Configurator
+from ..modules.cost import IntrinsicCost
+from ..modules.critic import Critic
+from ..modules.perception import Perception
+from ..modules.types import Mode, State
+from ..modules.world_model import WorldModel
+from ..planners import (
+    Categorical,
+    Distribution,
+    Gaussian,
+    Plan,
+    Planner,
+    default_planner,
+    make_planner,
+    shift,
+    uninformed,
+)
+from .config import RunConfig
+from .modes import Modules, mode_1, mode_2
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an environment shows and takes: the shape of one observation, whether it is pixels, goals, the actions."""
+
+    shape: tuple[int, ...]
+    pixels: bool
+    goals: bool
+    action: ActionSpace
+
+
+def read_spaces(observation: spaces.Space[object], action: spaces.Space[object]) -> Spaces:
+    """Understand the single spaces of a vector environment made by `make_env`.
+
+    Raises:
+        ValueError: A space that agents do not support.
+    """
+    goals = isinstance(observation, spaces.Dict)
+    if isinstance(observation, spaces.Dict):
+        if set(observation.spaces) != {"observation", "desired_goal"}:
+            raise ValueError(
+                f"Dict observation with entries {sorted(observation.spaces)}; expected observation and desired_goal, "
+                "or select one entry with observation_key"
+            )
+        observation = observation["observation"]
+    if not isinstance(observation, spaces.Box) or observation.shape is None:
+        raise ValueError(f"observation space {observation} is not supported; expected a Box (make_env turns others into one)")
+    if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
+    return Spaces(observation.shape, observation.dtype == np.uint8 and len(observation.shape) == 3, goals, action)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU.
+
+    Raises:
+        ValueError: A device that this machine does not have.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.device(name)
+    here = torch.accelerator.current_accelerator()
+    if device.type != "cpu" and (here is None or here.type != device.type):
+        raise ValueError(f"device {name!r} was asked for and no such device is here; use auto or cpu")
+    return device
+
+
+class Agent:
+    """Six modules, a planner and a generator; `act` runs one decision in either mode.
+
+    Args:
+        config: Settings of the run.
+        spaces: What the environment shows and takes.
+
+    Raises:
+        ValueError: Settings that do not fit the spaces.
+    """
+
+    def __init__(self, config: RunConfig, spaces: Spaces) -> None:
+        if config.task.goals and not spaces.goals:
+            raise ValueError("the task is to reach goals but the environment shows none; set task.goals off")
+        self.config, self.spaces = config, spaces
+        self.device = pick_device(config.device)
+        actions = ActionEncoder(spaces.action)
+        latent = config.perception.latent
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            perception = Perception(config.perception, spaces.shape)
+            world_model = WorldModel(config.world_model, latent, actions)
+            critic = Critic(config.critic, latent)
+            actor = Actor(config.actor, latent, actions, goals=config.task.goals)
+        self.modules = Modules(
+            configurator=Configurator(config.task),
+            perception=perception.to(self.device).eval(),
+            world_model=world_model.to(self.device).eval(),
+            intrinsic_cost=IntrinsicCost(),
+            critic=critic.to(self.device).eval(),
+            actor=actor.to(self.device).eval(),
+        )
+        name = config.task.thinking.planner
+        self.planner: Planner = make_planner(default_planner(spaces.action) if name == "auto" else name, spaces.action)
+        self.generator = torch.Generator(device=self.device).manual_seed(config.seed)
+
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The modules that have parameters, by name."""
+        m = self.modules
+        return {"perception": m.perception, "world_model": m.world_model, "critic": m.critic, "actor": m.actor}
+
+    def begin(self, num_envs: int, mode: Mode, sample: bool = False) -> Acting:
+        """Start acting in ``num_envs`` environments; ``sample`` draws Mode-1's actions instead of taking the likeliest."""
+        return Acting(self, num_envs, mode, sample)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided for B environments, and what was thought about it.
+
+    Attributes:
+        action: ``[B, ...]`` in the environment's units.
+        plan: Distribution of the plan's first action ``[B, P]``; zeros where nothing was planned in this step.
+        course: The planned actions ``[B, H, ...]``, or None in Mode-1.
+        planned: Where a plan was made in this step ``[B]``.
+        calls: Predictor calls of this step, over all environments.
+    """
+
+    action: Array
+    plan: Array
+    course: Array | None
+    planned: NDArray[np.bool_]
+    calls: int
+
+
+class Acting:
+    """An agent at work in B environments: the recent observations of each, and the plan it is carrying out."""
+
+    def __init__(self, agent: Agent, num_envs: int, mode: Mode, sample: bool) -> None:
+        self.agent, self.mode, self.sample = agent, mode, sample
+        thinking, spaces = agent.config.task.thinking, agent.spaces
+        history = agent.config.perception.history
+        self.frames = np.zeros((num_envs, history, *spaces.shape), np.uint8 if spaces.pixels else np.float32)
+        length = thinking.horizon if mode == "mode-2" else 1
+        discrete = agent.modules.world_model.actions.discrete
+        self.course = np.zeros((num_envs, length, *spaces.action.shape), np.int64 if discrete else np.float32)
+        self.commit = min(thinking.commit, length) if mode == "mode-2" else 1
+        self.age = np.full(num_envs, self.commit)  # steps of the present plan that were carried out
+        self.known = np.zeros(num_envs, np.bool_)  # where there is a last plan to start from
+        start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
+        self.start = tuple(part.clone() for part in _tensors(start))
+        self.fresh = tuple(part[:1].clone() for part in self.start)
+
+    def act(
+        self, observation: Array | dict[str, Array], first: NDArray[np.bool_], active: NDArray[np.bool_]
+    ) -> Decision:
+        """Decide for the active environments.
+
+        Args:
+            observation: Of the vector environment; a dict with the goal in goal tasks.
+            first: Where an episode begins with this observation ``[B]``.
+            active: Where a decision is wanted; elsewhere the last action is repeated ``[B]``.
+        """
+        x = np.asarray(observation["observation"] if isinstance(observation, dict) else observation)
+        self.frames[:, :-1] = self.frames[:, 1:]
+        self.frames[:, -1] = x
+        self.frames[first] = x[first][:, None]
+        self.known &= ~first
+        self.age[first] = self.commit
+        due = active & (self.age >= self.commit)
+        plan = np.zeros((len(first), plan_width(self.agent.spaces)), np.float32)
+        calls = self._decide(np.flatnonzero(due), observation, plan) if due.any() else 0
+        action = self.course[np.arange(len(first)), np.minimum(self.age, self.course.shape[1] - 1)]
+        self.age[active] += 1
+        thought = self.mode == "mode-2"
+        return Decision(action, plan, self.course if thought else None, due & thought, calls)
+
+    def _decide(self, index: NDArray[np.int64], observation: Array | dict[str, Array], plan: Array) -> int:
+        """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used."""
+        agent, device = self.agent, self.agent.device
+        m = agent.modules
+        before = m.world_model.calls
+        with torch.no_grad():
+            percept = torch.from_numpy(self.frames[index]).to(device)
+            configuration = m.configurator(self.mode, self._goal(observation, index), device)
+            if self.mode == "mode-1":
+                action = mode_1(m, percept, configuration, agent.generator, self.sample)
+                self.course[index, 0] = action.cpu().numpy()
+            else:
+                start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
+                result = mode_2(m, percept, configuration, agent.planner, agent.spaces.action, start, agent.generator)
+                self.course[index] = result.actions.cpu().numpy()
+                shifted = _tensors(shift(result, self.commit, agent.spaces.action))
+                for kept, new in zip(self.start, shifted, strict=True):
+                    kept[index] = new.to(kept.dtype)
+                plan[index] = plan_target(result).cpu().numpy()
+                self.known[index] = True
+        self.age[index] = 0
+        return m.world_model.calls - before
+
+    def _start(self, index: Tensor, known: Tensor) -> Distribution:
+        """The last plans moved on to the present, and where there is none, the uninformed distribution."""
+        mask = known[:, None, None]
+        parts = [torch.where(mask, kept[index], new) for kept, new in zip(self.start, self.fresh, strict=True)]
+        return Gaussian(*parts) if len(parts) == 2 else Categorical(*parts)
+
+    def _goal(self, observation: Array | dict[str, Array], index: NDArray[np.int64]) -> State | None:
+        if not self.agent.config.task.goals:
+            return None
+        assert isinstance(observation, dict)
+        goal = np.asarray(observation["desired_goal"])[index]
+        percept = np.repeat(goal[:, None], self.frames.shape[1], axis=1)
+        return self.agent.modules.perception.encode(torch.from_numpy(percept).to(self.agent.device))
+
+
+def _tensors(distribution: Distribution) -> tuple[Tensor, ...]:
+    if isinstance(distribution, Gaussian):
+        return (distribution.mean, distribution.std)
+    return (distribution.probabilities,)
+
+
+def plan_width(spaces: Spaces) -> int:
+    """P, the width of `plan_target`."""
+    actions = ActionEncoder(spaces.action)
+    return actions.width if actions.discrete else 2 * actions.width
+
+
+def plan_target(plan: Plan) -> Tensor:
+    """What the actor is to imitate ``[B, P]``: distribution of the first action (probabilities, or mean and std)."""
+    return torch.cat([part[:, 0] for part in _tensors(plan.distribution)], dim=-1)

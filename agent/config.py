@@ -1,0 +1,134 @@
+"""Settings of a run: typed, nested, each field with the sentence that `--help` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..modules.actor import ActorConfig
+from ..modules.configurator import Task
+from ..modules.critic import CriticConfig
+from ..modules.perception import PerceptionConfig
+from ..modules.types import Mode
+from ..modules.world_model import WorldModelConfig
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which world, and how it is seen."""
+
+    id: str = "procgen:fruitbot"
+    """procgen:GAME, TwoRoom, DotWall or any Gymnasium id."""
+    num_envs: int = 16
+    """Environments stepped together while collecting."""
+    distribution_mode: str | None = None
+    """Procgen: easy, hard, extreme, memory or exploration."""
+    action_repeat: int = 1
+    """Frames for which each action is held."""
+    observation_key: str | None = None
+    """Dict observations: the entry to use."""
+    pairs: str | None = None
+    """TwoRoom and DotWall: how start and goal are drawn."""
+
+
+@dataclass(frozen=True)
+class WorldModelLoss:
+    """What the world model and perception are trained on."""
+
+    steps: int = 6
+    """Steps T of the training roll-out."""
+    batch: int = 48
+    """Windows per update."""
+    balance: float = 0.0
+    """Share of windows made to contain a reward or an ending."""
+    learning_rate: float = 1e-3
+    """Peak learning rate (AdamW, short warm-up, cosine to a tenth)."""
+    prediction: float = 1.0
+    """Weight of the latent prediction error."""
+    prediction_delay: int = 0
+    """Updates without prediction error, so that actions become visible first; then it is ramped up as long again."""
+    detach_target: bool = False
+    """Stop the gradient at the prediction's target."""
+    regulariser: Literal["sigreg", "vicreg"] = "sigreg"
+    """Term against collapse."""
+    regulariser_weight: float = 0.1
+    """Weight of SIGReg's statistic (with the factor N), or of VICReg's variance and covariance (1 : 0.04)."""
+    directions: int = 64
+    """Random projections of SIGReg."""
+    inverse: float = 0.0
+    """Weight of the inverse dynamics: which action lies between two latents?"""
+    reward: float = 1.0
+    """Weight of the reward's cross-entropy."""
+    ending: float = 1.0
+    """Weight of the ending's cross-entropy."""
+    shift: int = 0
+    """Random shift augmentation in pixels."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How acting and learning take turns."""
+
+    prefill: int = 20_000
+    """Decisions collected at random before learning begins."""
+    prefill_updates: int = 1_000
+    """World-model updates on the prefill."""
+    rounds: int = 0
+    """Rounds of collecting with the agent and learning after that."""
+    round_steps: int = 2_000
+    """Decisions per round, over all environments."""
+    round_updates: int = 200
+    """World-model updates per round."""
+    mode: Mode = "mode-2"
+    """Mode in which the agent collects."""
+    mode_1_rounds: int = 0
+    """Every so many rounds the agent collects in Mode-1 instead, so that it meets the states it leads itself to; 0: never."""
+    exploration: float = 0.1
+    """Chance of a random action while collecting with the agent."""
+    sticky: int = 1
+    """Steps for which a random action is held while prefilling."""
+    behaviour_updates: int = 1
+    """Critic and actor updates per world-model update during the rounds."""
+    final_behaviour_updates: int = 0
+    """Critic and actor updates at the end, with perception and world model at rest."""
+    reanalyse: int = 0
+    """Remembered states per actor update that are planned anew with the present model."""
+    capacity: int = 100_000
+    """Entries of the short-term memory."""
+
+
+@dataclass(frozen=True)
+class BehaviourLoss:
+    """What critic and actor are trained on."""
+
+    batch: int = 64
+    """Windows per update."""
+    steps: int = 8
+    """Steps of the real windows for the critic's λ-returns."""
+    learning_rate: float = 1e-3
+    """Learning rate of critic and actor (Adam)."""
+    imagined: float = 0.5
+    """Weight of the critic's loss on imagined states beside that on real ones."""
+    entropy: float = 0.0
+    """Bonus for the actor's entropy."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    task: Task = field(default_factory=Task)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    model_loss: WorldModelLoss = field(default_factory=WorldModelLoss)
+    behaviour: BehaviourLoss = field(default_factory=BehaviourLoss)
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
+    """Seed of every generator of the run."""
+    device: str = "auto"
+    """auto (CUDA, else CPU), cpu or cuda."""
+    threads: int = 2
+    """Torch threads on the CPU."""

@@ -1,0 +1,273 @@
+"""How the modules learn: one update for the world model and perception, one for the critic, one for the actor.
+
+Who may change what is fixed by the optimisers: the world-model update moves perception and world model; the critic
+update the critic's heads; the actor update the actor. The intrinsic cost has nothing to move.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..modules.cost import interoception
+from ..modules.critic import lambda_returns
+from ..modules.memory import Window
+from ..modules.perception import Perception
+from ..modules.regularisers import sigreg, vicreg
+from ..modules.types import State
+from ..modules.world_model import WorldModel
+from .agent import Agent, plan_target
+from .config import WorldModelLoss
+from .modes import think
+
+Metrics = dict[str, float]
+
+
+def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``value`` where ``mask`` is 1 (0 where it is nowhere)."""
+    return (value * mask).sum() / mask.sum().clamp(min=1)
+
+
+def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
+    """Shift each window ``[B, T+1, history, H, W, C]`` as a whole by up to ``pixels``, edges repeated (2107.09645)."""
+    height, width = percept.shape[3:5]
+    offsets = torch.randint(-pixels, pixels + 1, (percept.shape[0], 2), generator=generator, device=percept.device)
+    rows = (torch.arange(height, device=percept.device) + offsets[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=percept.device) + offsets[:, 1:]).clamp(0, width - 1)
+    shifted = [window[:, :, r][:, :, :, c] for window, r, c in zip(percept, rows, columns, strict=True)]
+    return torch.stack(shifted)
+
+
+def world_model_loss(
+    perception: Perception,
+    world_model: WorldModel,
+    window: Window,
+    config: WorldModelLoss,
+    prediction_weight: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Metrics]:
+    """The training criterion of the JEPA (LeCun 2022, p. 26) with heads for interoception.
+
+    Prediction error of a roll-out over T steps from the first latent, anti-collapse term per time step, inverse
+    dynamics, and cross-entropies of reward and ending, read on imagined transitions.
+
+    Args:
+        perception: Enc, in training mode.
+        world_model: Pred, in training mode.
+        window: From memory.
+        config: Weights.
+        prediction_weight: Weight of the prediction error at this update.
+        generator: Draws SIGReg's directions and the augmentation.
+
+    Returns:
+        The loss, and its parts as numbers.
+    """
+    percept = window.observation
+    if config.shift:
+        percept = random_shift(percept, config.shift, generator)
+    latent = perception(percept)  # [B, T+1, D]
+    encoded = world_model.actions(window.action)
+    predicted, features = latent[:, 0], []
+    errors = []
+    target = latent.detach() if config.detach_target else latent
+    for t in range(encoded.shape[1]):
+        predicted, feature = world_model.transition(predicted, encoded[:, t])
+        features.append(feature)
+        errors.append((predicted - target[:, t + 1]).square().mean(-1))
+    feature, error = torch.stack(features, dim=1), torch.stack(errors, dim=1)
+    parts = {"prediction": (prediction_weight, masked_mean(error, window.known))}
+    if config.regulariser == "sigreg":
+        parts["sigreg"] = (config.regulariser_weight, sigreg(latent.transpose(0, 1), generator, config.directions))
+    else:
+        variance, covariance = vicreg(latent.transpose(0, 1))
+        parts["vicreg"] = (config.regulariser_weight, variance + 0.04 * covariance)
+    if config.inverse:
+        pairs = torch.cat([latent[:, :-1], latent[:, 1:]], dim=-1)
+        parts["inverse"] = (config.inverse, masked_mean(_inverse_loss(world_model, pairs, encoded), window.known))
+    if world_model.config.events:
+        reward = world_model.two_hot.loss(world_model.reward(feature), window.reward)
+        ending = F.binary_cross_entropy_with_logits(
+            world_model.ending(feature).squeeze(-1), window.terminated, reduction="none"
+        )
+        parts["reward"] = (config.reward, masked_mean(reward, window.valid))
+        parts["ending"] = (config.ending, masked_mean(ending, window.valid))
+    loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
+    metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
+    with torch.no_grad():
+        still = (latent[:, :1] - latent[:, 1:]).square().mean(-1)
+        metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, window.known)), 1e-9)
+    return loss, metrics
+
+
+def _inverse_loss(world_model: WorldModel, pairs: Tensor, encoded: Tensor) -> Tensor:
+    """Negative log-likelihood ``[B, T]`` (per action dimension for a Box) of the action between two latents."""
+    output = world_model.inverse(pairs)
+    if not world_model.actions.discrete:
+        return (output.chunk(2, dim=-1)[0] - encoded).square().mean(-1)
+    sizes = list(world_model.actions.sizes)
+    logs = torch.cat([part.log_softmax(-1) for part in output.split(sizes, dim=-1)], dim=-1)
+    return -(encoded * logs).sum(-1)
+
+
+class Learner:
+    """The optimisers of a run, and the three updates.
+
+    Args:
+        agent: Whose modules learn.
+        updates: World-model updates planned in all, for the learning-rate schedule.
+    """
+
+    def __init__(self, agent: Agent, updates: int) -> None:
+        self.agent, self.updates, self.done = agent, max(updates, 1), 0
+        m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
+        parameters = [*m.perception.parameters(), *m.world_model.parameters()]
+        self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
+        self.critic_optimiser = torch.optim.Adam(m.critic.parameters(), behaviour.learning_rate)
+        self.actor_optimiser = torch.optim.Adam(m.actor.parameters(), behaviour.learning_rate)
+        self.target_critic = type(m.critic)(agent.config.critic, agent.config.perception.latent).to(agent.device)
+        self.target_critic.load_state_dict(m.critic.state_dict())
+        self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
+
+    def _rate(self) -> float:
+        """Factor on the world model's learning rate: 2 % warm-up, then cosine to a tenth."""
+        progress = self.done / self.updates
+        return min(1.0, (self.done + 1) / (0.02 * self.updates + 1)) * (0.55 + 0.45 * math.cos(math.pi * min(progress, 1.0)))
+
+    def _prediction_weight(self) -> float:
+        config = self.agent.config.model_loss
+        if not config.prediction_delay:
+            return config.prediction
+        return config.prediction * min(max(self.done / config.prediction_delay - 1, 0.0), 1.0)
+
+    def world_model_update(self, window: Window) -> Metrics:
+        """One step of perception and world model.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
+        """
+        m, config = self.agent.modules, self.agent.config.model_loss
+        for group in self.model_optimiser.param_groups:
+            group["lr"] = config.learning_rate * self._rate()
+        m.perception.train()
+        m.world_model.train()
+        loss, metrics = world_model_loss(
+            m.perception, m.world_model, window, config, self._prediction_weight(), self.generator
+        )
+        _check_finite("world-model loss", loss, metrics)
+        self.model_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.model_optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 5.0)
+        self.model_optimiser.step()
+        m.perception.eval()
+        m.world_model.eval()
+        self.done += 1
+        return metrics
+
+    def critic_update(self, window: Window) -> Metrics:
+        """One step of the critic towards λ-returns, on remembered states and on imagined ones."""
+        config = self.agent.config
+        with torch.no_grad():
+            latent = self.agent.modules.perception(window.observation)
+            real_target, real_mask = self._real_returns(latent, window)
+            imagined_latent, imagined_target, imagined_mask = self._imagined_returns(latent[:, 0], window)
+        critic = self.agent.modules.critic
+        real = critic.two_hot.loss(critic.logits(latent[:, :-1]), real_target).sum(-1)
+        imagined = critic.two_hot.loss(critic.logits(imagined_latent), imagined_target).sum(-1)
+        imagined_loss = masked_mean(imagined, imagined_mask)
+        loss = masked_mean(real, real_mask) + config.behaviour.imagined * imagined_loss
+        metrics = {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
+        _check_finite("critic loss", loss, metrics)
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(critic.parameters(), 5.0)
+        self.critic_optimiser.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target_critic.parameters(), critic.parameters(), strict=True):
+                slow.lerp_(fast, config.critic.target_rate)
+        return metrics
+
+    def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""
+        m, config = self.agent.modules, self.agent.config
+        values = self.target_critic.cost_to_go(latent)
+        effort = m.world_model.actions.effort(m.world_model.actions(window.action))
+        iota = interoception(window.reward, window.terminated, effort)
+        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        # Where a time limit cut the episode off, the next state is unknown: the return of the state before it is its
+        # own value, and it is not trained on.
+        cut = window.truncated.unsqueeze(-1)
+        costs = torch.where(cut > 0, values[:, :-1], costs)
+        goes_on = (1 - window.terminated) * (1 - window.truncated)
+        target = lambda_returns(costs, goes_on, values[:, 1:], config.task.discount, config.critic.trace)
+        return target, 1 - window.truncated
+
+    def _imagined_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """Imagined states ``[B, H, D]`` along the remembered plans, their λ-returns ``[B, H, K]`` and the mask."""
+        m, config = self.agent.modules, self.agent.config
+        imagined = m.world_model.rollout(State(latent), window.course.unsqueeze(1))
+        costs = m.intrinsic_cost(imagined.interoception, torch.ones(imagined.interoception.shape[-1], device=latent.device))
+        values = self.target_critic.cost_to_go(imagined.latent[:, 0, 1:])
+        go = imagined.continuation[:, 0]
+        target = lambda_returns(costs[:, 0], go, values, config.task.discount, config.critic.trace)
+        return imagined.latent[:, 0, :-1], target, window.planned[:, :1].expand_as(go)
+
+    def actor_update(self, window: Window) -> Metrics:
+        """One step of the actor: imitate the plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12).
+
+        The targets are the remembered plans, and plans made anew for as many states as `Schedule.reanalyse` says.
+        """
+        m, config = self.agent.modules, self.agent.config
+        with torch.no_grad():
+            percept = window.observation.flatten(0, 1) if window.goal is None else window.observation[:, 0]
+            target = window.plan.flatten(0, 1) if window.goal is None else window.plan[:, 0]
+            mask = window.planned.flatten() if window.goal is None else window.planned[:, 0]
+            keep = mask > 0
+            state = m.perception.encode(percept[keep])
+            goal = None if window.goal is None else m.perception.encode(window.goal[keep])
+            target = target[keep]
+            if config.schedule.reanalyse:
+                count = min(config.schedule.reanalyse, len(window.observation))
+                fresh = m.perception.encode(window.observation[:count, 0])
+                fresh_goal = None if window.goal is None else m.perception.encode(window.goal[:count])
+                configuration = m.configurator("mode-2", fresh_goal, self.agent.device)
+                plan = think(
+                    m, fresh, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator
+                )
+                state = State(torch.cat([state.latent, fresh.latent]))
+                target = torch.cat([target, plan_target(plan)])
+                if goal is not None and fresh_goal is not None:
+                    goal = State(torch.cat([goal.latent, fresh_goal.latent]))
+            if not len(target):
+                return {}
+            configuration = m.configurator("mode-1", goal, self.agent.device)
+        policy = m.actor(state, configuration)
+        entropy = policy.entropy().mean()
+        imitation = policy.imitation_loss(target).mean()
+        loss = imitation - config.behaviour.entropy * entropy
+        metrics = {"imitation": float(imitation.detach()), "actor_entropy": float(entropy.detach())}
+        _check_finite("actor loss", loss, metrics)
+        self.actor_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(m.actor.parameters(), 5.0)
+        self.actor_optimiser.step()
+        return metrics
+
+
+def to_device(window: Window, device: torch.device) -> Window:
+    """The same window on a device."""
+    moved = {name: value.to(device) for name, value in vars(window).items() if isinstance(value, Tensor)}
+    return replace(window, **moved)
+
+
+def _check_finite(what: str, loss: Tensor, metrics: Metrics) -> None:
+    if not torch.isfinite(loss):
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        raise FloatingPointError(
+            f"{what} is {float(loss)} (not finite: {', '.join(bad) or 'the sum'}); lower the learning rate or look at "
+            "the environment's observations and rewards"
+        )

@@ -1,0 +1,122 @@
+"""Training: collect in a chosen mode → update the world model → update critic and actor → and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+import torch
+
+from ..modules.memory import MemoryShape, ShortTermMemory
+from .agent import Agent, plan_width
+from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
+from .learning import Learner, Metrics, to_device
+
+Report = Callable[[str, int, int, Metrics], None]
+"""Called after every unit of work: phase, done, total, numbers."""
+
+
+class Trainer:
+    """A life: an agent, its memory, its learner and the environments it lives in.
+
+    Args:
+        agent: Who learns.
+        env: Vector environment with same-step autoreset, training levels only.
+        report: Told of progress.
+    """
+
+    def __init__(self, agent: Agent, env: VectorEnv, report: Report) -> None:
+        self.agent, self.env, self.report = agent, env, report
+        config, spaces = agent.config, agent.spaces
+        discrete = agent.modules.world_model.actions.discrete
+        shape = MemoryShape(
+            observation=spaces.shape,
+            pixels=spaces.pixels,
+            action=spaces.action.shape or (),
+            discrete=discrete,
+            plan=plan_width(spaces),
+            horizon=config.task.thinking.horizon,
+            goal=config.task.goals,
+        )
+        schedule = config.schedule
+        self.memory = ShortTermMemory(shape, env.num_envs, schedule.capacity, config.perception.history)
+        self.learner = Learner(agent, schedule.prefill_updates + schedule.rounds * schedule.round_updates)
+        self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, shape.plan, schedule.sticky)
+        self.generator = np.random.default_rng(config.seed + 3)
+        self.decisions = 0
+        self.resets = 0
+
+    def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
+        """Act for so many decisions over all environments and remember them; returns what happened."""
+        steps = max(1, decisions // self.env.num_envs)
+        totals, lengths, returns = np.zeros(self.env.num_envs), 0, []
+        self.memory.break_streams()
+        seed = self.agent.config.seed if self.resets == 0 else None
+        self.resets += 1
+        for count, step in enumerate(islice(interact(self.env, behaviour, seed=seed), steps)):
+            goals = self.agent.config.task.goals
+            x = step.observation["observation"] if isinstance(step.observation, dict) else step.observation
+            self.memory.write(
+                x,
+                step.action,
+                step.reward,
+                step.terminated,
+                step.truncated,
+                step.decision.plan,
+                step.decision.course,
+                step.decision.planned,
+                step.observation["desired_goal"] if goals else None,
+            )
+            totals += step.reward
+            for index in np.flatnonzero(step.ended):
+                returns.append(float(totals[index]))
+                totals[index] = 0.0
+            if count % 50 == 49:
+                self.report("collect", count + 1, steps, {"return": float(np.mean(returns)) if returns else 0.0})
+        self.decisions += steps * self.env.num_envs
+        return {"return": float(np.mean(returns)), "episodes": len(returns)} if returns else {"episodes": 0}
+
+    def learn_model(self, updates: int) -> Metrics:
+        """World-model updates on windows from memory."""
+        config = self.agent.config.model_loss
+        metrics: Metrics = {}
+        for count in range(updates):
+            window = self.memory.sample(config.batch, config.steps, self.generator, config.balance)
+            metrics = self.learner.world_model_update(to_device(window, self.agent.device))
+            self.report("world model", count + 1, updates, metrics)
+        return metrics
+
+    def learn_behaviour(self, updates: int) -> Metrics:
+        """Critic and actor updates on windows from memory."""
+        config = self.agent.config.behaviour
+        metrics: Metrics = {}
+        for count in range(updates):
+            window = to_device(self.memory.sample(config.batch, config.steps, self.generator), self.agent.device)
+            if not self.agent.config.task.goals:
+                metrics = self.learner.critic_update(window)
+            metrics = metrics | self.learner.actor_update(window)
+            self.report("behaviour", count + 1, updates, metrics)
+        return metrics
+
+    def run(self) -> None:
+        """The whole schedule."""
+        schedule = self.agent.config.schedule
+        self.collect(self.random, schedule.prefill)
+        observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
+        self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
+        self.learn_model(schedule.prefill_updates)
+        for count in range(schedule.rounds):
+            self.round(count)
+        self.learn_behaviour(schedule.final_behaviour_updates)
+
+    def round(self, count: int) -> None:
+        """Collect with the agent, then learn."""
+        schedule = self.agent.config.schedule
+        reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
+        mode = "mode-1" if reactive else schedule.mode
+        acting = self.agent.begin(self.env.num_envs, mode, sample=True)
+        metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
+        self.report(f"round ({mode})", count + 1, schedule.rounds, metrics)
+        self.learn_model(schedule.round_updates)
+        self.learn_behaviour(schedule.round_updates * schedule.behaviour_updates)

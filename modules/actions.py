@@ -1,0 +1,65 @@
+"""Actions as the networks see them: one-hot for Discrete and MultiDiscrete, scaled to [−1, 1] for Box."""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ActionSpace = spaces.Box | spaces.Discrete | spaces.MultiDiscrete
+
+
+class ActionEncoder(nn.Module):
+    """Encodes actions of a single environment's action space as float vectors ``[..., A]``; it has no parameters.
+
+    Raises:
+        ValueError: The space is not Discrete, MultiDiscrete or a bounded one-dimensional Box.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: ActionSpace) -> None:
+        super().__init__()
+        self.space = space
+        low, high = torch.zeros(1), torch.ones(1)
+        if isinstance(space, spaces.Discrete):
+            self.sizes: tuple[int, ...] = (int(space.n),)
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.sizes = tuple(int(n) for n in space.nvec)
+        elif isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+            self.sizes = ()
+            low, high = torch.tensor(space.low, dtype=torch.float32), torch.tensor(space.high, dtype=torch.float32)
+        else:
+            raise ValueError(f"action space {space} is not supported; use Discrete, MultiDiscrete or a bounded 1-D Box")
+        self.width = sum(self.sizes) or int(low.numel())
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+
+    @property
+    def discrete(self) -> bool:
+        """True for Discrete and MultiDiscrete."""
+        return bool(self.sizes)
+
+    @property
+    def scalar(self) -> bool:
+        """True for Discrete, whose actions have no trailing dimension."""
+        return isinstance(self.space, spaces.Discrete)
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Encode actions: ``[...]`` (Discrete), ``[..., components]`` (MultiDiscrete) or ``[..., A]`` (Box)."""
+        if not self.sizes:
+            return (action.float() - self.low) * (2 / (self.high - self.low)) - 1
+        if self.scalar:
+            return F.one_hot(action.long(), self.sizes[0]).float()
+        parts = [F.one_hot(component.long(), n) for component, n in zip(action.unbind(-1), self.sizes, strict=True)]
+        return torch.cat(parts, dim=-1).float()
+
+    def decode(self, scaled: Tensor) -> Tensor:
+        """Turn scaled Box actions in [−1, 1] ``[..., A]`` back into the environment's units."""
+        return (scaled + 1) * ((self.high - self.low) / 2) + self.low
+
+    def effort(self, encoded: Tensor) -> Tensor:
+        """‖a‖² ``[...]`` of encoded Box actions ``[..., A]``; choosing among discrete actions takes no effort."""
+        return encoded.square().sum(-1) if not self.sizes else torch.zeros_like(encoded[..., 0])

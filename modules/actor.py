@@ -1,0 +1,138 @@
+"""The actor's reactive half: A(s), a policy that acts without thinking ahead (Mode-1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .actions import ActionEncoder
+from .types import Configuration, State
+
+_EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Settings of the actor."""
+
+    hidden: int = 256
+    """Hidden units."""
+
+
+@dataclass(frozen=True)
+class CategoricalPolicy:
+    """Independent categorical choices; logits ``[..., A]`` hold the components one behind the other."""
+
+    logits: Tensor
+    encoder: ActionEncoder
+
+    def _components(self) -> list[Tensor]:
+        return [part.log_softmax(-1) for part in self.logits.split(list(self.encoder.sizes), dim=-1)]
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
+        single = len(parts) == 1 and self.encoder.scalar
+        return parts[0] if single else torch.stack(parts, dim=-1)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw actions ``[...]`` (Discrete) or ``[..., components]`` (MultiDiscrete), by the Gumbel-max trick."""
+        parts = []
+        for log_probability in self._components():
+            uniform = torch.rand(log_probability.shape, generator=generator, device=log_probability.device)
+            parts.append((log_probability - (-uniform.clamp(min=1e-20).log()).log()).argmax(-1))
+        return self._join(parts)
+
+    def mode(self) -> Tensor:
+        """The likeliest actions."""
+        return self._join([part.argmax(-1) for part in self._components()])
+
+    def entropy(self) -> Tensor:
+        """Entropy ``[...]`` in nats, summed over components."""
+        return torch.stack([-(part.exp() * part).sum(-1) for part in self._components()]).sum(0)
+
+    def imitation_loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy ``[...]`` against target probabilities ``[..., A]``."""
+        return -(target * torch.cat(self._components(), dim=-1)).sum(-1)
+
+
+@dataclass(frozen=True)
+class SquashedGaussianPolicy:
+    """tanh of a normal, scaled to the bounds of the Box; ``mean`` and ``log_std`` are before the tanh ``[..., A]``."""
+
+    mean: Tensor
+    log_std: Tensor
+    encoder: ActionEncoder
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw actions ``[..., A]`` in the environment's units."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self.encoder.decode((self.mean + self.log_std.exp() * noise).tanh())
+
+    def mode(self) -> Tensor:
+        """The squashed mean."""
+        return self.encoder.decode(self.mean.tanh())
+
+    def entropy(self) -> Tensor:
+        """Entropy ``[...]`` of the normal before the tanh, in nats."""
+        return (self.log_std + 1.4189385).sum(-1)
+
+    def imitation_loss(self, target: Tensor) -> Tensor:
+        """Negative log-likelihood ``[...]`` (before the tanh) of a plan's elites.
+
+        Args:
+            target: ``[..., 2A]``: mean and standard deviation of the plan's first action, in the environment's units.
+        """
+        mean, std = target.chunk(2, dim=-1)
+        scaled = self.encoder(mean).clamp(-1 + _EDGE, 1 - _EDGE)
+        spread = std * (2 / (self.encoder.high - self.encoder.low))
+        # E over the elites of (mean_policy − atanh(a))², to first order in the spread
+        slope = 1 / (1 - scaled.square().clamp(max=0.98))
+        distance = (self.mean - scaled.atanh()).square() + (slope * spread).square().clamp(max=1.0)
+        return (0.5 * distance * (-2 * self.log_std).exp() + self.log_std).sum(-1)
+
+
+Policy = CategoricalPolicy | SquashedGaussianPolicy
+
+
+class Actor(nn.Module):
+    """A(s): categorical for discrete actions, squashed Gaussian for Box."""
+
+    def __init__(self, config: ActorConfig, latent: int, actions: ActionEncoder, goals: bool = False) -> None:
+        super().__init__()
+        self.actions = actions
+        self.goals = goals
+        outputs = actions.width if actions.discrete else 2 * actions.width
+        output = nn.Linear(config.hidden, outputs)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
+        self.net = nn.Sequential(
+            nn.Linear(latent * (2 if goals else 1), config.hidden),
+            nn.LayerNorm(config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.LayerNorm(config.hidden),
+            nn.SiLU(),
+            output,
+        )
+
+    def forward(self, state: State, configuration: Configuration) -> Policy:
+        """The policy in a state ``[..., D]``, towards the configuration's goal where the actor was made for goals.
+
+        Raises:
+            ValueError: The actor was made for goals and the configuration has none.
+        """
+        inputs = state.latent
+        if self.goals:
+            if configuration.goal is None:
+                raise ValueError("this actor acts towards goals but the configuration has none; set configuration.goal")
+            goal = configuration.goal
+            while goal.dim() < inputs.dim():
+                goal = goal.unsqueeze(1)
+            inputs = torch.cat([inputs, goal.expand_as(inputs)], dim=-1)
+        outputs = self.net(inputs)
+        if self.actions.discrete:
+            return CategoricalPolicy(outputs, self.actions)
+        mean, log_std = outputs.chunk(2, dim=-1)
+        return SquashedGaussianPolicy(mean, -3.0 + 3.5 * F.sigmoid(log_std + 2.0), self.actions)

@@ -1,0 +1,88 @@
+"""The configurator: sets the other modules for the task at hand. This first one is a script for each kind of task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .types import Configuration, Mode, State, drive_weights
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How far and how hard Mode-2 thinks: candidates × iterations × horizon predictor calls a decision."""
+
+    planner: str = "auto"
+    """random_shooting, cem (Box) or categorical_cem (Discrete, MultiDiscrete); auto takes the one that fits."""
+    horizon: int = 12
+    """Steps that are imagined."""
+    candidates: int = 64
+    """Courses of action per iteration."""
+    iterations: int = 3
+    """Iterations per decision."""
+    hold: int = 1
+    """Steps for which a candidate keeps each action."""
+    proposals: int = 0
+    """Candidates of the first iteration that are the actor's own roll-outs."""
+    commit: int = 1
+    """First actions of a plan that are carried out before planning again."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the agent is to do, as the configurator is told."""
+
+    goals: bool = False
+    """The task is to reach the state shown in the goal observation, rather than to collect reward."""
+    pleasure: float = 1.0
+    """Weight of reward (reward tasks)."""
+    ending: float = 0.0
+    """Weight of the world ending the episode (reward tasks)."""
+    effort: float = 0.0
+    """Weight of ‖a‖²."""
+    discount: float = 0.99
+    """γ per decision."""
+    thinking: Thinking = field(default_factory=Thinking)
+    """How Mode-2 plans."""
+
+
+@dataclass(frozen=True)
+class Configurator:
+    """The scripted configurator (level 0 of the learning ladder): task and perceived goal → configuration."""
+
+    task: Task
+
+    def __call__(self, mode: Mode, goal: State | None = None, device: torch.device | None = None) -> Configuration:
+        """Configure the modules for ``mode``, towards ``goal`` (latents ``[B, D]``) in a goal task.
+
+        Raises:
+            ValueError: A goal task without a goal, or a goal given to a reward task.
+        """
+        task, thinking = self.task, self.task.thinking
+        if task.goals != (goal is not None):
+            what = "needs a goal and got none" if task.goals else "is about reward and got a goal"
+            raise ValueError(f"the task {what}; give the goal observation exactly when task.goals is set")
+        u, v = self._weights(device)
+        return Configuration(
+            u=u,
+            v=v,
+            goal=None if goal is None else goal.latent,
+            mode=mode,
+            discount=task.discount,
+            horizon=thinking.horizon,
+            candidates=thinking.candidates,
+            iterations=thinking.iterations,
+            hold=thinking.hold,
+            proposals=thinking.proposals,
+            commit=thinking.commit,
+        )
+
+    def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:
+        task = self.task
+        if task.goals:
+            # No critic yet for goals: within the horizon the distance itself is the guide.
+            return drive_weights(device, goal=1.0, effort=task.effort), drive_weights(device)
+        u = drive_weights(device, pleasure=task.pleasure, ending=task.ending, effort=task.effort)
+        return u, u

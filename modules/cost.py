@@ -1,0 +1,75 @@
+"""Intrinsic cost: what the agent is made to feel. Fixed formulas of interoception, no parameters (LeCun 2022, p. 13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .types import DRIVES, INTEROCEPTION
+
+ENDING = DRIVES.index("ending")
+
+
+@dataclass(frozen=True)
+class IntrinsicCost:
+    """IC(ι, u): energies of the drives, low is good. It has no parameters and cannot be assigned to.
+
+    pleasure −reward; ending 1[the world ended the episode]; effort ‖a‖²; goal ‖s − s_goal‖²/D.
+    The weight of *ending* cannot be negative: no configuration makes the agent seek its own end.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, interoception: Tensor, u: Tensor) -> Tensor:
+        """Weighted energies ``[..., K]`` of interoception ``[..., I]`` under weights ``u [K]``; their sum is u·IC.
+
+        Raises:
+            ValueError: The last dimension is not the number of interoceptive channels, or u is not ``[K]``.
+        """
+        if interoception.shape[-1] != len(INTEROCEPTION):
+            raise ValueError(
+                f"interoception has {interoception.shape[-1]} channels, expected {len(INTEROCEPTION)}: "
+                f"{', '.join(INTEROCEPTION)}"
+            )
+        if u.shape != (len(DRIVES),):
+            raise ValueError(f"weights u have shape {tuple(u.shape)}, expected ({len(DRIVES)},): {', '.join(DRIVES)}")
+        reward, ended, effort, distance = interoception.unbind(-1)
+        floored = torch.cat([u[:ENDING], u[ENDING : ENDING + 1].clamp(min=0.0), u[ENDING + 1 :]])
+        return floored * torch.stack([-reward, ended, effort, distance], dim=-1)
+
+
+def interoception(reward: Tensor, ended: Tensor, effort: Tensor, distance: Tensor | None = None) -> Tensor:
+    """Assemble ι ``[..., I]`` from its sensors.
+
+    Args:
+        reward: Reward event ``[...]``.
+        ended: 1 where the world ended the episode ``[...]``.
+        effort: Squared norm of the action ``[...]``.
+        distance: Mean squared latent distance to the goal ``[...]``, or None without a goal.
+    """
+    return torch.stack([reward, ended, effort, torch.zeros_like(reward) if distance is None else distance], dim=-1)
+
+
+def goal_distance(latent: Tensor, goal: Tensor) -> Tensor:
+    """Mean squared distance ``[...]`` between latents ``[..., D]`` and a goal that broadcasts against them."""
+    return (latent - goal).square().mean(-1)
+
+
+def plan_energy(costs: Tensor, continuation: Tensor, terminal: Tensor, discount: float) -> Tensor:
+    """F = Σ_{t=1..T} γ^t Π(continue) u·IC(ι[t]) + γ^T Π(continue) v·TC(s[T]) (LeCun 2022, pp. 10–13).
+
+    A cost counts when the episode was still running *before* it, so the ending itself is felt and nothing after it.
+
+    Args:
+        costs: u·IC(ι[1…T]) ``[..., T]``.
+        continuation: Chance to go on in ``s[1…T]``, ``[..., T]``.
+        terminal: v·TC(s[T]) ``[...]``.
+        discount: γ.
+    """
+    horizon = costs.shape[-1]
+    steps = torch.arange(1, horizon + 1, device=costs.device, dtype=costs.dtype)
+    alive = torch.cumprod(torch.cat([torch.ones_like(continuation[..., :1]), continuation], dim=-1), dim=-1)
+    discounts = discount**steps
+    return (discounts * alive[..., :-1] * costs).sum(-1) + discounts[-1] * alive[..., -1] * terminal

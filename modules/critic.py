@@ -1,0 +1,83 @@
+"""The trainable critic TC: discounted future intrinsic cost, one head per drive (LeCun 2022, p. 15)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .two_hot import TwoHot
+from .types import DRIVES, Configuration, State
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Settings of the critic."""
+
+    hidden: int = 256
+    """Hidden units."""
+    bins: int = 41
+    """Bins of each head's two-hot distribution."""
+    target_rate: float = 0.02
+    """Per update, how far the target network moves towards the trained one."""
+    trace: float = 0.95
+    """λ of the λ-returns."""
+
+
+class Critic(nn.Module):
+    """TC(s): expected discounted future energy of every drive, for unit weights.
+
+    Because there is a head for each drive, new weights v need no new training.
+    """
+
+    def __init__(self, config: CriticConfig, latent: int) -> None:
+        super().__init__()
+        self.config = config
+        self.two_hot = TwoHot(config.bins)
+        output = nn.Linear(config.hidden, len(DRIVES) * config.bins)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
+        self.net = nn.Sequential(
+            nn.Linear(latent, config.hidden),
+            nn.LayerNorm(config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.LayerNorm(config.hidden),
+            nn.SiLU(),
+            output,
+        )
+
+    def logits(self, latent: Tensor) -> Tensor:
+        """Two-hot logits ``[..., K, bins]`` of latents ``[..., D]``."""
+        return self.net(latent).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
+
+    def cost_to_go(self, latent: Tensor) -> Tensor:
+        """Unweighted cost-to-go ``[..., K]`` of latents ``[..., D]``."""
+        return self.two_hot.mean(self.logits(latent))
+
+    def forward(self, state: State, configuration: Configuration) -> Tensor:
+        """v·TC(s) per drive ``[..., K]``."""
+        return configuration.v * self.cost_to_go(state.latent)
+
+
+def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
+    """λ-returns of costs: G[t] = c[t] + γ·go[t]·((1−λ)·V(s[t+1]) + λ·G[t+1]), G[T] = V(s[T]) (Sutton 1988).
+
+    Args:
+        costs: Energies felt on entering ``s[1…T]``, ``[..., T, K]``.
+        continuation: Chance that the episode goes on in ``s[1…T]``, ``[..., T]``.
+        values: V(s[1…T]) ``[..., T, K]``.
+        discount: γ.
+        trace: λ.
+
+    Returns:
+        G for ``s[0…T−1]``, ``[..., T, K]``.
+    """
+    following = values[..., -1, :]
+    returns = []
+    for t in reversed(range(costs.shape[-2])):
+        mixed = (1 - trace) * values[..., t, :] + trace * following
+        following = costs[..., t, :] + discount * continuation[..., t, None] * mixed
+        returns.append(following)
+    return torch.stack(returns[::-1], dim=-2)

@@ -1,0 +1,243 @@
+"""Short-term memory: the recent past as raw percepts with what was done, felt and planned.
+
+It keeps observations rather than latents: a latent is computed by the present encoder when it is read, so no entry goes
+stale while perception learns. Imagined futures are kept the same way, as the planned course of actions beside the real
+percept it started from; the present world model turns it back into states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Window:
+    """T consecutive transitions of B streams, as read from memory.
+
+    A stream runs on through the ends of episodes; the masks say what belongs together.
+
+    Attributes:
+        observation: Percepts ``x[0…T]``, ``[B, T+1, history, *shape]``.
+        action: ``a[0…T−1]``, ``[B, T, ...]``.
+        reward: Reward of each transition ``[B, T]``.
+        terminated: 1 where the world ended the episode in this transition ``[B, T]``.
+        truncated: 1 where a time limit cut it off ``[B, T]``.
+        valid: 1 for transitions of the first episode of the window, its last one included ``[B, T]``.
+        known: 1 where, besides, ``x[t+1]`` was seen: every valid transition but the last of an episode ``[B, T]``.
+        plan: Distribution of the plan's first action in ``x[0…T]``, ``[B, T+1, P]``; zeros where nothing was planned.
+        course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
+        planned: 1 where a plan was made ``[B, T+1]``.
+        goal: Goal percepts of ``x[0]``, ``[B, history, *shape]``, or None.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+    known: Tensor
+    plan: Tensor
+    course: Tensor
+    planned: Tensor
+    goal: Tensor | None
+
+
+@dataclass(frozen=True)
+class MemoryShape:
+    """What one entry of one stream looks like."""
+
+    observation: tuple[int, ...]
+    pixels: bool
+    action: tuple[int, ...]
+    discrete: bool
+    plan: int
+    horizon: int
+    goal: bool
+
+
+class ShortTermMemory:
+    """Ring buffers, one for each environment, written in step.
+
+    Args:
+        shape: Layout of an entry.
+        streams: Environments E that write.
+        capacity: Entries kept over all streams; the oldest are overwritten.
+        history: Observations per percept.
+
+    Raises:
+        ValueError: The capacity holds fewer than 2 entries of each stream.
+    """
+
+    def __init__(self, shape: MemoryShape, streams: int, capacity: int, history: int = 1) -> None:
+        length = capacity // max(streams, 1)
+        if streams < 1 or length < 2:
+            raise ValueError(
+                f"memory of {capacity} entries for {streams} environments; it needs at least 1 environment and "
+                f"2 entries of each"
+            )
+        self.shape, self.streams, self.length, self.history = shape, streams, length, history
+        frame = np.uint8 if shape.pixels else np.float32
+        act = np.int64 if shape.discrete else np.float32
+        lead = (streams, length)
+        self.data: dict[str, Array] = {
+            "observation": np.zeros((*lead, *shape.observation), frame),
+            "action": np.zeros((*lead, *shape.action), act),
+            "reward": np.zeros(lead, np.float32),
+            "terminated": np.zeros(lead, np.bool_),
+            "truncated": np.zeros(lead, np.bool_),
+            "age": np.zeros(lead, np.int32),
+            "plan": np.zeros((*lead, shape.plan), np.float32),
+            "course": np.zeros((*lead, shape.horizon, *shape.action), act),
+            "planned": np.zeros(lead, np.bool_),
+        }
+        if shape.goal:
+            self.data["goal"] = np.zeros((*lead, *shape.observation), frame)
+        self.cursor = 0
+        self.filled = 0
+        self._ended = np.ones(streams, np.bool_)
+        self._age = np.zeros(streams, np.int32)
+
+    def __len__(self) -> int:
+        return self.filled * self.streams
+
+    def write(
+        self,
+        observation: Array,
+        action: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        plan: Array | None = None,
+        course: Array | None = None,
+        planned: NDArray[np.bool_] | None = None,
+        goal: Array | None = None,
+    ) -> None:
+        """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
+
+        Args:
+            observation: x[t] ``[E, *shape]``.
+            action: a[t] ``[E, ...]``.
+            reward: Reward of the transition ``[E]``.
+            terminated: Whether the world ended the episode in it ``[E]``.
+            truncated: Whether a time limit did ``[E]``.
+            plan: Distribution of the planned first action ``[E, P]``.
+            course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
+            planned: Where there was a plan ``[E]``; nowhere by default.
+            goal: Goal observation ``[E, *shape]``, for goal tasks.
+
+        Raises:
+            FloatingPointError: A reward is not finite.
+        """
+        if not np.isfinite(reward).all():
+            index = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise FloatingPointError(
+                f"reward of environment {index} is {reward[index]}, expected a finite number; fix the environment"
+            )
+        at, data = self.cursor, self.data
+        self._age = np.where(self._ended, 0, self._age + 1).astype(np.int32)
+        self._ended = np.asarray(terminated | truncated)
+        data["observation"][:, at] = observation
+        data["action"][:, at] = action
+        data["reward"][:, at] = reward
+        data["terminated"][:, at] = terminated
+        data["truncated"][:, at] = truncated
+        data["age"][:, at] = self._age
+        data["planned"][:, at] = False if planned is None else planned
+        if planned is not None and plan is not None and course is not None:
+            data["plan"][:, at] = plan
+            data["course"][:, at] = 0
+            data["course"][:, at, : course.shape[1]] = course
+        if goal is not None:
+            data["goal"][:, at] = goal
+        self.cursor = (at + 1) % self.length
+        self.filled = min(self.filled + 1, self.length)
+
+    def break_streams(self) -> None:
+        """Say that the next entries do not follow the last ones (the environments were reset or exchanged)."""
+        if self.filled:
+            last = (self.cursor - 1) % self.length
+            self.data["truncated"][:, last] |= ~self.data["terminated"][:, last]
+        self._ended[:] = True
+
+    def _starts(self, steps: int) -> int:
+        """How many start positions a window of ``steps`` transitions has in each stream."""
+        margin = self.history - 1 if self.filled == self.length else 0
+        return self.filled - steps - margin
+
+    def _slots(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ring slots of positions counted from the oldest readable entry."""
+        full = self.filled == self.length
+        oldest = self.cursor + self.history - 1 if full else 0
+        return (position + oldest) % self.length
+
+    def sample(self, batch: int, steps: int, generator: np.random.Generator, balance: float = 0.0) -> Window:
+        """Read B windows of T = ``steps`` transitions at random.
+
+        Args:
+            batch: Windows B.
+            steps: Transitions T.
+            generator: Draws the positions.
+            balance: Share of windows that are made to contain an event (a reward or an ending), where there are any.
+
+        Raises:
+            ValueError: Fewer entries are remembered than a window needs.
+        """
+        starts = self._starts(steps)
+        if starts < 1:
+            raise ValueError(
+                f"memory has {self.filled} entries of each environment, a window needs {steps + 1} and "
+                f"{self.history - 1} of history; collect more first"
+            )
+        stream = generator.integers(self.streams, size=batch)
+        start = generator.integers(starts, size=batch)
+        wanted = round(balance * batch)
+        if wanted:
+            order = self._slots(np.arange(starts + steps, dtype=np.int64))
+            reward = self.data["reward"].astype(np.float32, copy=False)
+            event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
+            if not event.all():  # with a reward at every step nothing is an event
+                streams, positions = np.nonzero(event)
+                if len(streams):
+                    pick = generator.integers(len(streams), size=wanted)
+                    offset = generator.integers(steps, size=wanted)
+                    stream[:wanted] = streams[pick]
+                    start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
+        return self.read(stream, start, steps)
+
+    def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
+        """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""
+        slots = self._slots(start[:, None] + np.arange(steps + 1))
+        rows = stream[:, None]
+        data = self.data
+        terminated = data["terminated"][rows, slots[:, :-1]].astype(np.bool_)
+        truncated = data["truncated"][rows, slots[:, :-1]].astype(np.bool_)
+        ended = terminated | truncated
+        over = np.cumsum(ended, axis=1) > 0
+        valid = np.concatenate([np.ones_like(over[:, :1]), ~over[:, :-1]], axis=1)
+        age = data["age"][rows, slots].astype(np.int64)
+        back = np.minimum(np.arange(self.history - 1, -1, -1), age[..., None])
+        frames = (slots[..., None] - back) % self.length
+        goal = None
+        if self.shape.goal:
+            goal = torch.from_numpy(np.repeat(data["goal"][stream, slots[:, 0]][:, None], self.history, axis=1))
+        return Window(
+            observation=torch.from_numpy(data["observation"][stream[:, None, None], frames]),
+            action=torch.from_numpy(data["action"][rows, slots[:, :-1]]),
+            reward=torch.from_numpy(data["reward"][rows, slots[:, :-1]]),
+            terminated=torch.from_numpy(terminated.astype(np.float32)),
+            truncated=torch.from_numpy(truncated.astype(np.float32)),
+            valid=torch.from_numpy(valid.astype(np.float32)),
+            known=torch.from_numpy((~over).astype(np.float32)),
+            plan=torch.from_numpy(data["plan"][rows, slots]),
+            course=torch.from_numpy(data["course"][stream, slots[:, 0]]),
+            planned=torch.from_numpy(data["planned"][rows, slots].astype(np.float32)),
+            goal=goal,
+        )

@@ -1,0 +1,139 @@
+"""Perception: the encoder from observations to the latent state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .types import Configuration, State
+
+EncoderName = Literal["cnn", "impala", "mlp"]
+
+
+@dataclass(frozen=True)
+class PerceptionConfig:
+    """Settings of perception."""
+
+    encoder: EncoderName = "cnn"
+    """cnn: three strided convolutions; impala: residual, slower and stronger; mlp: for vector observations."""
+    latent: int = 128
+    """Width D of the latent state."""
+    history: int = 1
+    """Observations that are stacked into one percept, so that velocity can be seen."""
+    width: int = 32
+    """Channels of the widest convolution (cnn, impala), a quarter of the hidden units (mlp)."""
+
+
+class Perception(nn.Module):
+    """Enc(x): a stack of observations to a latent with zero mean and unit variance per dimension.
+
+    The latent leaves through a BatchNorm without learned scale: the anti-collapse terms then start from the right
+    scale, and distances between latents mean the same in every dimension.
+
+    Args:
+        config: Settings.
+        shape: Shape of one observation: ``(H, W, C)`` uint8 pixels or ``(F,)`` floats.
+
+    Raises:
+        ValueError: The encoder does not fit the observation's shape.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: PerceptionConfig, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+        pixels = len(shape) == 3
+        if pixels == (config.encoder == "mlp") or len(shape) not in {1, 3}:
+            fit = "cnn or impala" if pixels else "mlp" if len(shape) == 1 else "none (flatten the observation first)"
+            raise ValueError(f"encoder {config.encoder!r} got observations of shape {shape}; encoders that fit: {fit}")
+        self.pixels = pixels
+        self.trunk, features = _trunk(config, shape)
+        self.project = nn.Linear(features, config.latent)
+        self.normalise = nn.BatchNorm1d(config.latent, affine=False, momentum=0.05)
+        self.register_buffer("mean", torch.zeros(shape if not pixels else 1))
+        self.register_buffer("scale", torch.ones(shape if not pixels else 1))
+
+    def fit_inputs(self, observations: Tensor) -> None:
+        """Set the input normalisation of vector observations ``[N, F]`` from data; pixels need none."""
+        if not self.pixels:
+            self.mean.copy_(observations.float().mean(0))
+            self.scale.copy_(observations.float().std(0).clamp(min=1e-3))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Latents ``[..., D]`` of percepts ``[..., history, *shape]``.
+
+        Raises:
+            ValueError: The percept's trailing dimensions are not (history, *shape).
+        """
+        expected = (self.config.history, *self.shape)
+        given = tuple(observation.shape[-len(expected) :])
+        if given != expected:
+            raise ValueError(f"percept has trailing shape {given}, expected (history, *observation) = {expected}")
+        lead = observation.shape[: -len(expected)]
+        flat = observation.reshape(-1, *expected)
+        if self.pixels:
+            stacked = flat.permute(0, 2, 3, 1, 4).flatten(3)  # [N, H, W, history·C], channels last in memory
+            inputs = stacked.permute(0, 3, 1, 2).float() / 255 - 0.5
+        else:
+            inputs = ((flat.float() - self.mean) / self.scale).flatten(1)
+        latent: Tensor = self.normalise(self.project(self.trunk(inputs)))
+        return latent.reshape(*lead, self.config.latent)
+
+    def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
+        """The state that a percept shows (paper p. 7); the configuration does not modulate this first version."""
+        return State(latent=self(observation))
+
+
+def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """The network below the projection, and how many features it gives."""
+    if config.encoder == "mlp":
+        hidden = 4 * config.width
+        inputs = config.history * shape[0]
+        layers = [nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
+        return nn.Sequential(*layers), hidden
+    channels = config.history * shape[2]
+    trunk = _cnn(channels, config.width) if config.encoder == "cnn" else _impala(channels, config.width)
+    trunk = trunk.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1]
+    return trunk, features
+
+
+def _cnn(channels: int, width: int) -> nn.Module:
+    """Three strided convolutions, 64² → 8²."""
+    half = width // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, half, 5, 2, 2),
+        nn.ReLU(),
+        nn.Conv2d(half, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+def _impala(channels: int, width: int) -> nn.Module:
+    """The IMPALA network (1802.01561) with stages of width/2, width and width channels, 64² → 8²."""
+    layers: list[nn.Module] = []
+    for depth in (width // 2, width, width):
+        layers += [nn.Conv2d(channels, depth, 3, 1, 1), nn.MaxPool2d(3, 2, 1), _Residual(depth), _Residual(depth)]
+        channels = depth
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())

@@ -1,0 +1,52 @@
+"""Two-hot regression on symlog bins: scalars of any scale as a classification (Hafner et al. 2023, 2301.04104)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x)·ln(1 + |x|)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+class TwoHot(nn.Module):
+    """Bins equally spaced in symlog space, symmetric about 0, and the loss and mean of logits over them.
+
+    Args:
+        bins: Number of bins, odd so that one sits at 0 exactly.
+        limit: The largest magnitude in symlog units; values beyond it are clamped (5 ≈ ±147).
+    """
+
+    centres: Tensor
+
+    def __init__(self, bins: int = 41, limit: float = 5.0) -> None:
+        super().__init__()
+        self.bins = bins
+        self.limit = limit
+        self.register_buffer("centres", torch.linspace(-limit, limit, bins), persistent=False)
+
+    def encode(self, value: Tensor) -> Tensor:
+        """Weights of the two neighbouring bins ``[..., bins]`` for values ``[...]``."""
+        position = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
+        low = position.floor().clamp(max=self.bins - 2)
+        weight = position - low
+        index = low.long().unsqueeze(-1)
+        target = torch.zeros(*value.shape, self.bins, device=value.device)
+        target.scatter_(-1, index, (1 - weight).unsqueeze(-1))
+        return target.scatter_(-1, index + 1, weight.unsqueeze(-1))
+
+    def loss(self, logits: Tensor, value: Tensor) -> Tensor:
+        """Cross-entropy ``[...]`` of logits ``[..., bins]`` against values ``[...]``."""
+        return -(self.encode(value) * F.log_softmax(logits, dim=-1)).sum(-1)
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """Expected value ``[...]``, taken between the bins' real values so that a bimodal belief is averaged fairly."""
+        return (logits.softmax(-1) * symexp(self.centres)).sum(-1)

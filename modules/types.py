@@ -1,0 +1,98 @@
+"""What the modules say to each other: states, trajectories and the configuration.
+
+Shapes: B batch (environments), S candidate plans, T steps, D latent width, I interoceptive channels, K drives, A width
+of an encoded action. Index convention: ``a[t]`` leads from ``s[t]`` to ``s[t+1]``; energy is read on ``s[1] … s[T]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+INTEROCEPTION = ("reward", "ended", "effort", "goal_distance")
+"""The interoceptive channels ι, in order: reward event, end of the episode by the world, ‖a‖², ‖s − s_goal‖²/D."""
+
+DRIVES = ("pleasure", "ending", "effort", "goal")
+"""The drives of the intrinsic cost, in order; drive k reads channel k of ι."""
+
+Mode = Literal["mode-1", "mode-2"]
+
+
+@dataclass(frozen=True)
+class State:
+    """A world state as the modules see it.
+
+    Attributes:
+        latent: ``[..., D]``, what perception computes and the world model predicts.
+        interoception: ι ``[..., I]``, measured with the percept or predicted with the latent; None where unknown.
+        continuation: Chance in [0, 1] that the episode goes on in this state ``[...]``; None where unknown.
+    """
+
+    latent: Tensor
+    interoception: Tensor | None = None
+    continuation: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """An imagined course of events; index 0 is the state it starts from.
+
+    Attributes:
+        latent: ``[B, S, T+1, D]``.
+        interoception: ι of ``s[1] … s[T]``, ``[B, S, T, I]``.
+        continuation: Chance that the episode goes on in ``s[1] … s[T]``, given it went on before, ``[B, S, T]``.
+    """
+
+    latent: Tensor
+    interoception: Tensor
+    continuation: Tensor
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How the configurator sets the other modules for the task at hand.
+
+    Attributes:
+        u: Weights of the intrinsic cost per drive ``[K]``.
+        v: Weights of the critic per drive ``[K]``.
+        goal: Latent of the goal state ``[B, D]``, or None for a task without one.
+        mode: Which episode to run.
+        discount: γ of the energy of a plan.
+        horizon: Steps T that Mode-2 looks ahead.
+        candidates: Courses of action per planning iteration.
+        iterations: Planning iterations per decision.
+        hold: Steps for which a candidate keeps each action.
+        proposals: How many candidates of the first iteration are the actor's own roll-outs.
+        commit: First actions of a plan that are carried out before planning again.
+    """
+
+    u: Tensor
+    v: Tensor
+    goal: Tensor | None = None
+    mode: Mode = "mode-2"
+    discount: float = 0.99
+    horizon: int = 12
+    candidates: int = 64
+    iterations: int = 3
+    hold: int = 1
+    proposals: int = 0
+    commit: int = 1
+
+    def with_goal(self, goal: Tensor | None) -> Configuration:
+        """The same configuration for another goal ``[B, D]``."""
+        return replace(self, goal=goal)
+
+
+def drive_weights(device: torch.device | None = None, **weights: float) -> Tensor:
+    """Build a weight vector ``[K]`` from drive names; drives not named get 0.
+
+    Raises:
+        ValueError: A name is not one of `DRIVES`.
+    """
+    unknown = sorted(set(weights) - set(DRIVES))
+    if unknown:
+        raise ValueError(f"unknown drive {unknown[0]!r}; the drives are {', '.join(DRIVES)}")
+    return torch.tensor([weights.get(name, 0.0) for name in DRIVES], device=device)
