@@ -39,7 +39,8 @@ def compare(game: str, num_envs: int, steps: int, pairs: int) -> tuple[float, fl
         return raw.observe()
 
     generator = np.random.default_rng(0)
-    ours_rates, raw_rates = [], []
+    ours_rates: list[float] = []
+    raw_rates: list[float] = []
     for pair in range(pairs + 1):
         actions = generator.integers(15, size=(steps, num_envs), dtype=np.int32)
         turns = [(ours.step, ours_rates), (raw_step, raw_rates)]
@@ -55,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", nargs="+", choices=GAMES, default=["coinrun", "starpilot", "maze", "bigfish"])
     parser.add_argument("--num-envs", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=50, help="vector steps per turn")
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10, help="vector steps per turn")
+    parser.add_argument("--pairs", type=int, default=200)
     arguments = parser.parse_args()
     print(f"{'game':12}{'ours/s':>10}{'gym3/s':>10}{'ratio':>8}{'lowest':>8}{'highest':>8}")
     for game in arguments.games:

@@ -52,21 +52,21 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         return result
 
     def step(
-        self, actions: npt.NDArray[Any]
+        self, actions: npt.ArrayLike
     ) -> tuple[Any, npt.NDArray[Any], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]:
         """Hold `actions` [B, …] for `repeat` frames.
 
         Returns:
             Observations after the last frame, rewards [B], terminated bool [B], truncated bool [B], infos.
         """
-        actions = np.asarray(actions)
+        held = np.asarray(actions)
         rewards, self.carried = self.carried, np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         truncated = np.zeros(self.num_envs, np.bool_)
         ended = np.zeros(self.num_envs, np.bool_)
         end_infos: dict[str, Any] | None = None  # of environments that ended before the last frame
         for frame in range(self.repeat):
-            observations, reward, frame_terminated, frame_truncated, infos = self.env.step(actions)
+            observations, reward, frame_terminated, frame_truncated, infos = self.env.step(held)
             np.add(rewards, reward, out=rewards, where=~ended)
             np.add(self.carried, reward, out=self.carried, where=ended)
             ends = frame_terminated | frame_truncated
@@ -84,8 +84,8 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
                 end_infos = {} if end_infos is None else end_infos
                 _merge(end_infos, infos, new)
                 if self._noop is not None:
-                    idle = ended.reshape(-1, *[1] * (actions.ndim - 1))
-                    actions = np.where(idle, self._noop, actions).astype(actions.dtype)
+                    idle = ended.reshape(-1, *[1] * (held.ndim - 1))
+                    held = np.where(idle, self._noop, held).astype(held.dtype)
         return observations, rewards.astype(reward.dtype), terminated, truncated, infos
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

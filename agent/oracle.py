@@ -1,0 +1,115 @@
+"""Upper bounds: planning in the true simulator, and the rooms' experts. They use what no agent may see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..envs.procgen import ProcgenVectorEnv
+from ..envs.procgen_state import ProcgenState
+from ..modules.configurator import Task
+from ..modules.cost import IntrinsicCost, interoception, plan_energy
+from ..modules.types import drive_weights
+from ..planners import Budget, CategoricalCEM, Planner, Proposal
+from .agent import Decision
+from .interaction import Observation, VectorEnv
+
+
+class OracleBehaviour:
+    """Mode-2 with the true simulator in place of the world model, and no critic.
+
+    The same energy, planner and budget as the agent's; only the dynamics are true. For each environment the candidates
+    are played out from the saved state of the simulator.
+
+    Args:
+        env: Procgen environment that is acted in.
+        simulator: Procgen environment of the same game, options and levels with one copy per candidate.
+        task: Weights, discount and how hard to think.
+        action_repeat: Frames for which each action is held.
+        seed: Draws candidates.
+
+    Raises:
+        ValueError: The environment cannot be saved and restored.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        simulator: VectorEnv,
+        task: Task,
+        action_repeat: int,
+        seed: int,
+        planner: Planner | None = None,
+    ) -> None:
+        base, copies = env.unwrapped, simulator.unwrapped
+        if not isinstance(base, ProcgenVectorEnv) or not isinstance(copies, ProcgenVectorEnv):
+            raise ValueError(f"oracle planning needs a simulator that can be saved (Procgen); {type(base).__name__} is not")
+        if copies.num_envs != task.thinking.candidates:
+            raise ValueError(f"{copies.num_envs} simulators for {task.thinking.candidates} candidates; make as many")
+        self.env, self.copies, self.task, self.repeat = base, copies, task, action_repeat
+        thinking = task.thinking
+        self.budget = Budget(thinking.horizon, thinking.candidates, thinking.iterations, thinking.hold)
+        self.planner = planner or CategoricalCEM()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.cost = IntrinsicCost()
+        self.u = drive_weights(pleasure=task.pleasure, ending=task.ending, effort=task.effort)
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Plan for the active environments, one after the other."""
+        state = self.env.get_state()
+        action = np.full(len(first), self.env.noop)
+        for index in np.flatnonzero(active):
+            action[index] = self._plan(state.simulator[index], int(state.steps[index]))
+        nothing = np.zeros(len(first), np.bool_)
+        return Decision(action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * int(active.sum()))
+
+    def _plan(self, content: bytes, steps: int) -> int:
+        candidates = self.budget.candidates
+        start = ProcgenState([content] * candidates, np.full(candidates, steps))
+
+        def objective(actions: Tensor) -> Tensor:
+            self.copies.set_state(start)
+            rewards, going = _play(self.copies, actions[0].numpy(), self.repeat)
+            ended = torch.from_numpy(~going).float()
+            iota = interoception(torch.from_numpy(rewards).float(), ended, torch.zeros_like(ended))
+            costs = self.cost(iota, self.u).sum(-1)
+            return plan_energy(costs, 1 - ended, torch.zeros(candidates), self.task.discount)[None]
+
+        space = self.env.single_action_space
+        plan = self.planner.plan(objective, space, Proposal(), self.budget, 1, self.generator)  # type: ignore[arg-type]
+        return int(plan.actions[0, 0])
+
+
+def _play(
+    copies: ProcgenVectorEnv, actions: NDArray[np.int64], repeat: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Rewards ``[S, T]`` of action sequences ``[S, T]``, and whether the episode goes on after each step ``[S, T]``."""
+    candidates, horizon = actions.shape
+    rewards, going = np.zeros((candidates, horizon)), np.ones((candidates, horizon), np.bool_)
+    alive = np.ones(candidates, np.bool_)
+    for t in range(horizon):
+        for _ in range(repeat):
+            _, reward, terminated, truncated, _ = copies.step(actions[:, t])
+            rewards[:, t] += np.where(alive, reward, 0.0)
+            alive &= ~(terminated | truncated)
+        going[:, t] = alive
+    return rewards, going
+
+
+class ExpertBehaviour:
+    """The scripted expert of a room world, free of noise."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        expert = getattr(env.unwrapped, "expert_action", None)
+        if expert is None:
+            raise ValueError(f"{type(env.unwrapped).__name__} has no expert; the rooms have")
+        self.expert: Any = expert
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """What the expert does in the environments' present states."""
+        nothing = np.zeros(len(first), np.bool_)
+        return Decision(np.asarray(self.expert()), np.zeros((len(first), 1), np.float32), None, nothing, 0)
