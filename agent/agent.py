@@ -60,7 +60,9 @@ def read_spaces(observation: spaces.Space[object], action: spaces.Space[object])
             )
         observation = observation["observation"]
     if not isinstance(observation, spaces.Box) or observation.shape is None:
-        raise ValueError(f"observation space {observation} is not supported; expected a Box (make_env turns others into one)")
+        raise ValueError(
+            f"observation space {observation} is not supported; expected a Box (make_env turns others into one)"
+        )
     if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
     return Spaces(observation.shape, observation.dtype == np.uint8 and len(observation.shape) == 3, goals, action)

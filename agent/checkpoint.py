@@ -44,7 +44,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise OSError(f"could not write {path} ({error.strerror}); free some space or choose another run folder") from error
+        raise OSError(
+            f"could not write {path} ({error.strerror}); free some space or choose another run folder"
+        ) from error
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -77,7 +79,9 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if value.keys() != names:
         wrong = ", ".join(sorted(value.keys() ^ names))
-        raise ValueError(f"{where} does not have the fields of {kind.__name__} (differing: {wrong}); another version wrote it")
+        raise ValueError(
+            f"{where} does not have the fields of {kind.__name__} (differing: {wrong}); another version wrote it"
+        )
     return kind(**{name: _convert(hints[name], value[name], f"{where}.{name}") for name in names})
 
 

@@ -108,9 +108,7 @@ def evaluate(
         if not active.any():
             break
     decisions = max(watch.decisions, 1)
-    return Result(
-        name, tuple(episodes), 1000 * watch.seconds / decisions, watch.calls / decisions, note, tuple(frames)
-    )
+    return Result(name, tuple(episodes), 1000 * watch.seconds / decisions, watch.calls / decisions, note, tuple(frames))
 
 
 class Stopwatch:

@@ -99,7 +99,9 @@ def world_model_loss(
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
         still = (latent[:, :1] - latent[:, 1:]).square().mean(-1)
-        metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, window.known)), 1e-9)
+        metrics["prediction_over_persistence"] = metrics["prediction"] / max(
+            float(masked_mean(still, window.known)), 1e-9
+        )
     return loss, metrics
 
 
@@ -135,7 +137,9 @@ class Learner:
     def _rate(self) -> float:
         """Factor on the world model's learning rate: 2 % warm-up, then cosine to a tenth."""
         progress = self.done / self.updates
-        return min(1.0, (self.done + 1) / (0.02 * self.updates + 1)) * (0.55 + 0.45 * math.cos(math.pi * min(progress, 1.0)))
+        return min(1.0, (self.done + 1) / (0.02 * self.updates + 1)) * (
+            0.55 + 0.45 * math.cos(math.pi * min(progress, 1.0))
+        )
 
     def _prediction_weight(self) -> float:
         config = self.agent.config.model_loss
@@ -210,7 +214,9 @@ class Learner:
         """Imagined states ``[B, H, D]`` along the remembered plans, their λ-returns ``[B, H, K]`` and the mask."""
         m, config = self.agent.modules, self.agent.config
         imagined = m.world_model.rollout(State(latent), window.course.unsqueeze(1))
-        costs = m.intrinsic_cost(imagined.interoception, torch.ones(imagined.interoception.shape[-1], device=latent.device))
+        costs = m.intrinsic_cost(
+            imagined.interoception, torch.ones(imagined.interoception.shape[-1], device=latent.device)
+        )
         values = self.target_critic.cost_to_go(imagined.latent[:, 0, 1:])
         go = imagined.continuation[:, 0]
         target = lambda_returns(costs[:, 0], go, values, config.task.discount, config.critic.trace)

@@ -47,7 +47,9 @@ class OracleBehaviour:
     ) -> None:
         base, copies = env.unwrapped, simulator.unwrapped
         if not isinstance(base, ProcgenVectorEnv) or not isinstance(copies, ProcgenVectorEnv):
-            raise ValueError(f"oracle planning needs a simulator that can be saved (Procgen); {type(base).__name__} is not")
+            raise ValueError(
+                f"oracle planning needs a simulator that can be saved (Procgen); {type(base).__name__} is not"
+            )
         if copies.num_envs != task.thinking.candidates:
             raise ValueError(f"{copies.num_envs} simulators for {task.thinking.candidates} candidates; make as many")
         self.env, self.copies, self.task, self.repeat = base, copies, task, action_repeat
@@ -65,7 +67,9 @@ class OracleBehaviour:
         for index in np.flatnonzero(active):
             action[index] = self._plan(state.simulator[index], int(state.steps[index]))
         nothing = np.zeros(len(first), np.bool_)
-        return Decision(action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * int(active.sum()))
+        return Decision(
+            action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * int(active.sum())
+        )
 
     def _plan(self, content: bytes, steps: int) -> int:
         candidates = self.budget.candidates

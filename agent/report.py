@@ -17,7 +17,6 @@ from typing import Any
 import imageio.v3 as iio
 import matplotlib
 import numpy as np
-from av import FFmpegError
 from imageio.plugins.pyav import PyAVPlugin
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -100,7 +99,7 @@ def write_report(
         with _explained(paths[3]):
             paths[3].unlink(missing_ok=True)
         return Report(*paths[:3], None)
-    _film(filmed, paths[3], fps, colours)
+    _write(paths[3], _film(filmed, fps, colours))
     return Report(*paths)
 
 
@@ -229,13 +228,13 @@ def _document(summaries: Sequence[_Summary], title: str, metadata: Mapping[str, 
 def _chart(summaries: Sequence[_Summary], title: str, colours: Mapping[str, str]) -> bytes:
     """A PNG 1800 pixels wide, to be shown at 900: episodes, means with intervals, and what each decision costs."""
     rows = [summary.row for summary in summaries]
-    names = [textwrap.fill(row.name, 26) for row in rows]
+    names, head = [textwrap.fill(row.name, 26) for row in rows], textwrap.wrap(title, 72)
     foot = ["Large dot and bar: mean return with 95 % bootstrap interval. Small dots: single episodes."]
     foot += [line for row in rows if row.note for line in textwrap.wrap(f"{row.name}: {row.note}", 130)]
     columns = _columns(summaries)
     longest = max(len(line) for name in names for line in name.split("\n"))
     # All lengths are inches, from the top left.
-    width, lane, pitch, left, top = 9.0, 0.5, 0.82, 0.35 + 0.094 * longest, 0.82
+    width, lane, pitch, left, top = 9.0, 0.5, 0.82, 0.35 + 0.094 * longest, 0.57 + 0.25 * max(len(head), 1)
     inside, across = lane * len(rows), width - left - 0.15 - pitch * len(columns)
     height = top + inside + 0.75 + 0.17 * len(foot)
     figure = Figure(figsize=(width, height), dpi=200, facecolor="white")
@@ -258,7 +257,8 @@ def _chart(summaries: Sequence[_Summary], title: str, colours: Mapping[str, str]
             parse_math=False,
         )
 
-    put(0.2, 0.27, title, 13, align="left", weight="bold")
+    for line, text in enumerate(head):
+        put(0.2, 0.27 + 0.25 * line, text, 13, align="left", weight="bold")
     for x, (heading, _) in enumerate(columns):
         put(width - 0.2 - pitch * (len(columns) - 1 - x), top - 0.14, heading, 8.5, _FAINT)
     for index, summary in enumerate(summaries):
@@ -309,8 +309,8 @@ def _columns(summaries: Sequence[_Summary]) -> list[tuple[str, list[str]]]:
     return columns
 
 
-def _film(rows: Sequence[Result], path: Path, fps: float, colours: Mapping[str, str]) -> None:
-    """Film the rows side by side; who has ended stays on its last picture, darkened."""
+def _film(rows: Sequence[Result], fps: float, colours: Mapping[str, str]) -> bytes:
+    """An MP4 of the rows side by side; who has ended stays on its last picture, darkened."""
     for row in rows:
         for index, frame in enumerate(row.frames):
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.shape != row.frames[0].shape:
@@ -318,13 +318,15 @@ def _film(rows: Sequence[Result], path: Path, fps: float, colours: Mapping[str, 
                     f"Row {row.name!r}: frames[{index}] is {frame.dtype} {list(frame.shape)}, expected uint8 pictures "
                     "[H, W, 3] of one size; film an environment made with render_mode='rgb_array'."
                 )
-    with (
-        _replacing(path) as temporary,
-        iio.imopen(temporary, "w", plugin=PyAVPlugin, options={"movflags": "faststart"}) as video,
-    ):
-        video.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
-        for step in range(max(len(row.frames) for row in rows)):
-            video.write_frame(_beside([_tile(row, step, colours[row.name]) for row in rows]))
+    count = max(len(row.frames) for row in rows)
+    # The index goes first, into room kept for it, so that browsers can play what has not arrived in full.
+    options = {"moov_size": str(8192 + 64 * count)}
+    video = io.BytesIO()
+    with iio.imopen(video, "w", plugin=PyAVPlugin, extension=".mp4", options=options) as writer:
+        writer.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
+        for step in range(count):
+            writer.write_frame(_beside([_tile(row, step, colours[row.name]) for row in rows]))
+    return video.getvalue()
 
 
 def _tile(row: Result, step: int, colour: str) -> Picture:
@@ -396,17 +398,11 @@ def _cost(amount: float) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the same folder, which takes the place of ``path`` once it is complete."""
+    """Write a temporary file in the same folder, which takes the place of ``path`` once it is complete."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         with _explained(path):
-            yield temporary
+            temporary.write_bytes(content)
             os.replace(temporary, path)
     finally:
         with suppress(OSError):
@@ -428,7 +424,7 @@ def _explained(path: Path) -> Iterator[None]:
     }
     try:
         yield
-    except (OSError, FFmpegError) as error:
+    except OSError as error:
         code = error.errno or errno.EIO
         fix = advice.get(code, "Check the disk, or choose another folder.")
         raise OSError(code, f"Could not write {path}: {error.strerror or error}. {fix}") from error

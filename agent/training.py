@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..modules.memory import MemoryShape, ShortTermMemory
+from ..modules.types import Mode
 from .agent import Agent, plan_width
 from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
 from .learning import Learner, Metrics, to_device
@@ -46,6 +47,7 @@ class Trainer:
         self.generator = np.random.default_rng(config.seed + 3)
         self.decisions = 0
         self.resets = 0
+        self.filled, self.rounds, self.final = False, 0, 0  # how far the schedule is
 
     def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
         """Act for so many decisions over all environments and remember them; returns what happened."""
@@ -100,21 +102,35 @@ class Trainer:
         return metrics
 
     def run(self) -> None:
-        """The whole schedule."""
+        """The whole schedule, from wherever it was left."""
         schedule = self.agent.config.schedule
-        self.collect(self.random, schedule.prefill)
-        observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
-        self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
-        self.learn_model(schedule.prefill_updates)
-        for count in range(schedule.rounds):
-            self.round(count)
-        self.learn_behaviour(schedule.final_behaviour_updates)
+        if not self.filled:
+            self.collect(self.random, schedule.prefill)
+            observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
+            self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
+            self.filled = True
+        self.learn_model(schedule.prefill_updates - self.learner.done)
+        while self.rounds < schedule.rounds:
+            self.round(self.rounds)
+            self.rounds += 1
+        while self.final < schedule.final_behaviour_updates:
+            self.learn_behaviour(min(100, schedule.final_behaviour_updates - self.final))
+            self.final += min(100, schedule.final_behaviour_updates - self.final)
+
+    def progress(self) -> dict[str, int | bool]:
+        """How far the schedule is, for `continue_from`."""
+        return {"filled": self.filled, "rounds": self.rounds, "final": self.final, "decisions": self.decisions}
+
+    def continue_from(self, progress: dict[str, int | bool]) -> None:
+        """Go on where `progress` says; an interrupted round is begun again."""
+        self.filled, self.rounds = bool(progress["filled"]), int(progress["rounds"])
+        self.final, self.decisions = int(progress["final"]), int(progress["decisions"])
 
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""
         schedule = self.agent.config.schedule
         reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
-        mode = "mode-1" if reactive else schedule.mode
+        mode: Mode = "mode-1" if reactive else schedule.mode
         acting = self.agent.begin(self.env.num_envs, mode, sample=True)
         metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
         self.report(f"round ({mode})", count + 1, schedule.rounds, metrics)

@@ -127,14 +127,12 @@ def test_no_weights_make_the_end_attractive() -> None:
 
 def test_no_task_makes_the_critic_long_for_the_end() -> None:
     """The floor holds for the cost-to-go as well: v follows the task's weights, and TC has a head for the end."""
-    critic = Critic(CriticConfig(hidden=8, bins=11), 2)
-    with torch.no_grad():  # a critic that foresees the end, the more so the larger the first dimension
-        weight = critic.net[-1].weight.view(K, 11, 8)
-        weight.zero_()
-        critic.net[-1].bias.view(K, 11)[1] = critic.two_hot.encode(torch.tensor(3.0)).clamp(min=1e-6).log()
     configuration = Configurator(Task(ending=-5.0))("mode-2")
-    assert float(critic.cost_to_go(torch.zeros(1, 2))[0, 1]) > 1
-    assert float(critic(State(torch.zeros(1, 2)), configuration)[0, 1]) >= 0
+    critic = Critic(CriticConfig(hidden=8, bins=11), 2)
+    with torch.no_grad():  # a critic that foresees the end everywhere
+        critic.net[-1].bias.view(K, 11)[1] = critic.two_hot.encode(torch.tensor(3.0)).clamp(min=1e-6).log()
+        assert float(critic.cost_to_go(torch.zeros(1, 2))[0, 1]) > 1
+        assert float(critic(State(torch.zeros(1, 2)), configuration)[0, 1]) >= 0
 
 
 # ---- the energy of a plan

@@ -1,0 +1,85 @@
+"""Default settings for each kind of world; every one runs on a laptop without a GPU."""
+
+from __future__ import annotations
+
+from ..modules.actor import ActorConfig
+from ..modules.configurator import Task, Thinking
+from ..modules.critic import CriticConfig
+from ..modules.perception import PerceptionConfig
+from ..modules.world_model import WorldModelConfig
+from .config import BehaviourLoss, EnvConfig, RunConfig, Schedule, WorldModelLoss
+
+
+def preset(id: str) -> RunConfig:
+    """The settings that fit an environment id best; unknown ids get those for vector observations."""
+    if "procgen" in id:
+        return procgen(id)
+    if "TwoRoom" in id or "DotWall" in id:
+        return rooms(id)
+    if id.startswith("Pendulum"):
+        return continuous_control(id)
+    return discrete_control(id)
+
+
+def procgen(id: str) -> RunConfig:
+    """A Procgen game: pixels, 15 actions, rewards that are rare."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=16, distribution_mode="easy", action_repeat=3),
+        task=Task(ending=2.0, discount=0.97, thinking=Thinking(horizon=8, candidates=64, iterations=2)),
+        perception=PerceptionConfig("cnn", latent=128, history=1, width=32),
+        world_model=WorldModelConfig(hidden=256),
+        model_loss=WorldModelLoss(
+            steps=6, batch=32, balance=0.5, prediction_delay=300, detach_target=True, regulariser_weight=0.05,
+            directions=32, inverse=0.3,
+        ),
+        schedule=Schedule(prefill=60_000, prefill_updates=1_500, sticky=2, final_behaviour_updates=300),
+    )  # fmt: skip
+
+
+def rooms(id: str) -> RunConfig:
+    """A room world: goals from pixels, two-dimensional moves."""
+    thinking = Thinking(horizon=30, candidates=100, iterations=3, hold=5, commit=5)
+    return RunConfig(
+        env=EnvConfig(id, num_envs=32, pairs="cross_room"),
+        task=Task(goals=True, discount=1.0, thinking=thinking),
+        perception=PerceptionConfig("cnn", latent=32, history=1, width=32),
+        world_model=WorldModelConfig(hidden=128, events=False),
+        model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
+        schedule=Schedule(prefill=30_000, prefill_updates=2_500, sticky=5),
+    )
+
+
+def discrete_control(id: str) -> RunConfig:
+    """Vector observations and discrete actions (CartPole, Acrobot …)."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=8),
+        task=Task(ending=1.0, discount=0.97, thinking=Thinking(horizon=15, candidates=64, iterations=2)),
+        perception=PerceptionConfig("mlp", latent=16, width=32),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(steps=6, batch=64, regulariser_weight=0.01, directions=32),
+        behaviour=BehaviourLoss(batch=32),
+        schedule=Schedule(
+            prefill=2_000, prefill_updates=500, rounds=10, round_steps=1_000, round_updates=100, reanalyse=16,
+            final_behaviour_updates=500,
+        ),
+    )  # fmt: skip
+
+
+def continuous_control(id: str) -> RunConfig:
+    """Vector observations and Box actions (Pendulum …)."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=4),
+        task=Task(discount=0.98, thinking=Thinking(horizon=20, candidates=64, iterations=3)),
+        perception=PerceptionConfig("mlp", latent=16, width=32),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(steps=6, batch=64, regulariser_weight=0.01, directions=32),
+        behaviour=BehaviourLoss(batch=32),
+        schedule=Schedule(
+            prefill=2_000, prefill_updates=1_000, rounds=5, round_steps=1_200, round_updates=200, reanalyse=8,
+            sticky=3, final_behaviour_updates=300,
+        ),
+    )  # fmt: skip

@@ -1,0 +1,335 @@
+"""Runs: from settings to a folder with a trained agent, and from such a folder to numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..envs.make import has_levels, make_env
+from ..modules.types import Mode
+from .agent import Agent, read_spaces
+from .checkpoint import (
+    check_same_world,
+    load_agent,
+    load_memory,
+    load_optimiser,
+    optimiser_tensors,
+    read_tensors,
+    save_agent,
+    save_memory,
+    save_tensors,
+    write_atomically,
+)
+from .config import EnvConfig, RunConfig
+from .evaluation import Progress, Result, evaluate
+from .interaction import Behaviour, RandomBehaviour, VectorEnv
+from .oracle import ExpertBehaviour, OracleBehaviour
+from .training import Report, Trainer
+
+
+def build_env(
+    config: EnvConfig,
+    num_envs: int,
+    *,
+    seed: int,
+    held_out: bool,
+    render_mode: str | None = None,
+    action_repeat: int | None = None,
+    terminate_on_success: bool | None = None,
+) -> VectorEnv:
+    """The run's world; ``held_out`` takes Procgen's test levels, which training never sees.
+
+    Raises:
+        ValueError: Unknown environment or options that do not belong to it.
+    """
+    return make_env(
+        config.id,
+        num_envs,
+        seed=seed,
+        split="test" if held_out and has_levels(config.id) else "train",
+        distribution_mode=config.distribution_mode,
+        observation_key=config.observation_key,
+        pairs=config.pairs,
+        terminate_on_success=terminate_on_success,
+        action_repeat=config.action_repeat if action_repeat is None else action_repeat,
+        render_mode=render_mode,
+    )
+
+
+def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
+    """Build agent and training world, so that every mistake in the settings shows before work begins.
+
+    Raises:
+        ValueError: Settings that do not fit each other or the world.
+    """
+    check_settings(config)
+    torch.set_num_threads(config.threads)
+    # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
+    goals = False if config.task.goals else None
+    env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False, terminate_on_success=goals)
+    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space)), env
+
+
+def check_settings(config: RunConfig) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        ValueError: Names the setting, what was given and what was expected.
+    """
+    schedule, thinking, loss = config.schedule, config.task.thinking, config.model_loss
+    positive = {
+        "env.num_envs": config.env.num_envs,
+        "env.action_repeat": config.env.action_repeat,
+        "threads": config.threads,
+        "perception.latent": config.perception.latent,
+        "perception.history": config.perception.history,
+        "model_loss.batch": loss.batch,
+        "model_loss.steps": loss.steps,
+        "schedule.prefill": schedule.prefill,
+        "schedule.sticky": schedule.sticky,
+        "task.thinking.horizon": thinking.horizon,
+        "task.thinking.candidates": thinking.candidates,
+        "task.thinking.iterations": thinking.iterations,
+        "task.thinking.hold": thinking.hold,
+        "task.thinking.commit": thinking.commit,
+    }
+    for name, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    shares = {
+        "task.discount": config.task.discount,
+        "model_loss.balance": loss.balance,
+        "schedule.exploration": schedule.exploration,
+    }
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} is {share}, expected a number from 0 to 1")
+    if thinking.proposals >= thinking.candidates:
+        raise ValueError(
+            f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
+            "leave room for candidates that are not the actor's"
+        )
+    need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
+    if schedule.prefill < need or schedule.capacity < need:
+        raise ValueError(
+            f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
+            f"{loss.steps} steps in {config.env.num_envs} environments need at least {need}"
+        )
+
+
+def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:
+    """Train an agent and leave it in ``folder``; an interrupted run can be resumed.
+
+    Args:
+        config: Settings.
+        folder: Run folder, created if needed.
+        report: Told of progress.
+        resume: Go on with the run in the folder.
+
+    Raises:
+        KeyboardInterrupt: Passed on after everything was saved.
+    """
+    agent, env = prepare(config)
+    try:
+        trainer = Trainer(agent, env, report)
+        if resume:
+            restore(trainer, folder)
+        write_provenance(folder)
+        try:
+            trainer.run()
+        except (KeyboardInterrupt, FloatingPointError, OSError):
+            keep(trainer, folder, finished=False)
+            raise
+        keep(trainer, folder, finished=True)
+    finally:
+        env.close()
+    return agent
+
+
+def keep(trainer: Trainer, folder: Path, finished: bool) -> None:
+    """Save a trainer's state; the memory only where it is needed to go on."""
+    save_agent(trainer.agent, folder)
+    learner = trainer.learner
+    tensors = {
+        **optimiser_tensors("model", learner.model_optimiser),
+        **optimiser_tensors("critic", learner.critic_optimiser),
+        **optimiser_tensors("actor", learner.actor_optimiser),
+        **{f"target.{name}": tensor for name, tensor in learner.target_critic.state_dict().items()},
+    }
+    save_tensors(folder / "learner.safetensors", tensors)
+    if not finished:
+        save_memory(folder / "memory", trainer.memory.data, trainer.memory.cursor, trainer.memory.filled)
+    progress = {"finished": finished, "updates": learner.done} | trainer.progress()
+    write_atomically(folder / "progress.json", json.dumps(progress, indent=2).encode())
+
+
+def restore(trainer: Trainer, folder: Path) -> None:
+    """Put a saved state into a fresh trainer.
+
+    Raises:
+        FileNotFoundError: Nothing to resume.
+        ValueError: The run is finished, or was made with other settings.
+    """
+    path = folder / "progress.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no interrupted run (no progress.json); start one without --resume")
+    progress = json.loads(path.read_text())
+    if progress["finished"]:
+        raise ValueError(f"the run in {folder} is finished; there is nothing to resume")
+    saved = load_agent(folder)
+    if saved.config != trainer.agent.config:
+        raise ValueError(f"{folder} was trained with other settings; resume with the same, or choose another folder")
+    for name, network in trainer.agent.networks().items():
+        network.load_state_dict(saved.networks()[name].state_dict())
+    learner = trainer.learner
+    tensors = read_tensors(folder / "learner.safetensors")
+    load_optimiser("model", learner.model_optimiser, tensors)
+    load_optimiser("critic", learner.critic_optimiser, tensors)
+    load_optimiser("actor", learner.actor_optimiser, tensors)
+    target = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
+    learner.target_critic.load_state_dict(target)
+    learner.done = int(progress["updates"])
+    memory = trainer.memory
+    memory.cursor, memory.filled = load_memory(folder / "memory", memory.data)
+    trainer.continue_from(progress)
+
+
+def write_provenance(folder: Path) -> None:
+    """Write what made this run: command, versions, machine, commit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "provenance.json", json.dumps(provenance(), indent=2).encode())
+
+
+def provenance() -> dict[str, Any]:
+    """Command, versions, machine and commit, for results and run folders."""
+    names = ("forethought", "torch", "numpy", "gymnasium", "procgen", "procgen-mirror", "stable-baselines3")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "command": " ".join(["forethought", *sys.argv[1:]]),
+        "commit": git.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} torch threads",
+        "versions": versions,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """What is compared, and on how much."""
+
+    behaviours: tuple[str, ...] = ("mode-1", "mode-2", "random", "oracle")
+    """Rows: mode-1, mode-2, random, oracle (Procgen: the true simulator) or expert (rooms)."""
+    episodes: int = 32
+    """Episodes per row."""
+    oracle_episodes: int = 8
+    """Episodes of the oracle, which is slow."""
+    sample: bool = False
+    """Mode-1 draws from its policy instead of taking the likeliest action."""
+    seed: int = 1_000
+    """Seed of the levels (or starts); the same for every row."""
+    film: int = 300
+    """Pictures kept of each row's first episode for the video."""
+
+
+BEHAVIOURS = ("mode-1", "mode-2", "random", "oracle", "expert")
+
+
+def compare(agent: Agent, config: CompareConfig, progress: dict[str, Progress] | None = None) -> list[Result]:
+    """Run each behaviour on the same unseen levels, one episode in each environment.
+
+    Args:
+        agent: The same agent serves both modes.
+        config: What to compare.
+        progress: Per row, told of finished episodes.
+
+    Raises:
+        ValueError: An unknown behaviour, or one that this world does not have.
+    """
+    check_behaviours(config.behaviours, agent.config.env.id)
+    rows = []
+    for name in config.behaviours:
+        count = min(config.oracle_episodes, config.episodes) if name == "oracle" else config.episodes
+        env = build_env(agent.config.env, count, seed=config.seed, held_out=True, render_mode=_film_mode(agent, config))
+        try:
+            check_same_world(
+                agent, read_spaces(env.single_observation_space, env.single_action_space), agent.config.env.id
+            )
+            behaviour = make_behaviour(name, agent, env, config)
+            rows.append(
+                evaluate(
+                    name,
+                    env,
+                    behaviour,
+                    seed=config.seed,
+                    film=config.film,
+                    progress=(progress or {}).get(name),
+                    note=_note(name, agent),
+                )
+            )
+        finally:
+            env.close()
+    return rows
+
+
+def check_behaviours(names: Sequence[str], id: str) -> None:
+    """Refuse behaviours that do not exist or that this world does not have.
+
+    Raises:
+        ValueError: Names the behaviour.
+    """
+    for name in names:
+        if name not in BEHAVIOURS:
+            raise ValueError(f"unknown behaviour {name!r}; choose from {', '.join(BEHAVIOURS)}")
+        if name == "oracle" and not has_levels(id):
+            raise ValueError(f"{id} has no oracle, which needs a simulator that can be saved (Procgen); leave it out")
+        if name == "expert" and id not in {"TwoRoom", "DotWall", "forethought/TwoRoom-v0", "forethought/DotWall-v0"}:
+            raise ValueError(f"{id} has no expert (only the rooms have); leave it out")
+
+
+def make_behaviour(name: str, agent: Agent, env: VectorEnv, config: CompareConfig) -> Behaviour:
+    """The behaviour of this name, at work in ``env``."""
+    if name == "mode-1" or name == "mode-2":
+        mode: Mode = name
+        return agent.begin(env.num_envs, mode, sample=config.sample)
+    if name == "random":
+        return RandomBehaviour(agent.spaces.action, env.num_envs, config.seed, plan=1)
+    if name == "expert":
+        return ExpertBehaviour(env)
+    thinking = agent.config.task.thinking
+    simulator = build_env(agent.config.env, thinking.candidates, seed=config.seed, held_out=True, action_repeat=1)
+    return OracleBehaviour(
+        env, simulator, agent.config.task, agent.config.env.action_repeat, config.seed, agent.planner
+    )
+
+
+def _film_mode(agent: Agent, config: CompareConfig) -> str | None:
+    """Worlds whose observation is not a picture are drawn for the film."""
+    return "rgb_array" if config.film and (not agent.spaces.pixels or agent.spaces.goals) else None
+
+
+def _note(name: str, agent: Agent) -> str:
+    thinking = agent.config.task.thinking
+    budget = f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+    return {"mode-2": budget, "oracle": f"true simulator, {budget}", "expert": "scripted, knows the state"}.get(
+        name, ""
+    )

@@ -1,0 +1,349 @@
+"""Short-term memory: what is read is what was written, in time, and never across a boundary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forethought.modules.memory import MemoryShape, ShortTermMemory, Window
+from numpy.typing import NDArray
+
+SHAPE = MemoryShape(observation=(1,), pixels=False, action=(), discrete=True, plan=2, horizon=3, goal=False)
+
+
+def fill(memory: ShortTermMemory, steps: int, ends: dict[int, str] | None = None, first: int = 0) -> None:
+    """Write time indices into every field: x[t] = a[t] = t and the reward r[t+1] = t + 1, stream e offset by 1000·e."""
+    offset = 1000 * np.arange(memory.streams)
+    for t in range(first, first + steps):
+        kind = (ends or {}).get(t, "")
+        memory.write(
+            observation=(t + offset)[:, None].astype(np.float32),
+            action=t + offset,
+            reward=(t + 1 + offset).astype(np.float32),
+            terminated=np.full(memory.streams, kind == "terminated"),
+            truncated=np.full(memory.streams, kind == "truncated"),
+        )
+
+
+def read(memory: ShortTermMemory, steps: int, start: int, stream: int = 0) -> Window:
+    return memory.read(np.array([stream]), np.array([start]), steps)
+
+
+def every_window(memory: ShortTermMemory, steps: int) -> Window:
+    count = memory._starts(steps)
+    streams, starts = np.meshgrid(np.arange(memory.streams), np.arange(count), indexing="ij")
+    return memory.read(streams.ravel(), starts.ravel(), steps)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# ---- alignment
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("written", [7, 20, 33, 47])
+@pytest.mark.parametrize("history", [1, 3])
+def test_planted_series_is_recovered_in_time(steps: int, written: int, history: int) -> None:
+    """x[t], a[t] and r[t+1] are exactly those of one stream and consecutive times, before and after the ring wraps."""
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40, history=history)
+    fill(memory, written)
+    window = every_window(memory, steps)
+    now = window.observation[..., -1, 0]  # [B, T+1]
+    assert torch.equal(now[:, 1:], now[:, :-1] + 1)
+    assert torch.equal(window.action.float(), now[:, :-1])
+    assert torch.equal(window.reward, now[:, :-1] + 1)
+    # each entry is readable, up to the newest and down to the oldest whose history is still there
+    oldest = max(0, written - 20) + (history - 1 if written >= 20 else 0)
+    for stream in range(2):
+        times = {int(t) - 1000 * stream for t in now.flatten() if t // 1000 == stream}
+        assert times == set(range(oldest, written))
+    for back in range(history):
+        frame = window.observation[..., history - 1 - back, 0]
+        assert torch.equal(frame, torch.maximum(now - back, now - now % 1000))
+
+
+def test_sampled_windows_are_aligned_and_reach_every_entry() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40)
+    fill(memory, 47)
+    window = memory.sample(600, 3, rng())
+    now = window.observation[..., 0, 0]
+    assert torch.equal(window.reward, now[:, :-1] + 1)
+    assert torch.equal(window.action.float(), now[:, :-1])
+    assert sorted(now.flatten().unique().tolist()) == [*range(27, 47), *range(1027, 1047)]
+
+
+def test_length_counts_entries_and_stops_at_capacity() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=41)
+    assert len(memory) == 0
+    fill(memory, 5)
+    assert len(memory) == 10
+    fill(memory, 50, first=5)
+    assert len(memory) == 40
+
+
+def test_types_and_shapes() -> None:
+    shape = MemoryShape((4, 4, 3), pixels=True, action=(2,), discrete=False, plan=4, horizon=3, goal=True)
+    memory = ShortTermMemory(shape, streams=3, capacity=30, history=2)
+    for _ in range(6):
+        memory.write(
+            np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, 2)), np.zeros(3), np.zeros(3, bool), np.zeros(3, bool),
+            goal=np.full((3, 4, 4, 3), 9, np.uint8),
+        )
+    window = memory.sample(5, 2, rng())
+    assert window.observation.shape == (5, 3, 2, 4, 4, 3)
+    assert window.observation.dtype == torch.uint8
+    assert window.action.shape == (5, 2, 2)
+    assert window.action.dtype == torch.float32
+    assert window.plan.shape == (5, 3, 4)
+    assert window.course.shape == (5, 3, 2)
+    assert window.goal is not None
+    assert window.goal.shape == (5, 2, 4, 4, 3)
+    assert int(window.goal.min()) == 9
+    for part in (window.reward, window.terminated, window.truncated, window.valid, window.known):
+        assert part.shape == (5, 2)
+        assert part.dtype == torch.float32
+
+
+# ---- the ends of episodes
+
+
+@pytest.mark.parametrize("kind", ["terminated", "truncated"])
+def test_masks_at_the_end_of_an_episode(kind: str) -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=40)
+    fill(memory, 12, {5: kind})
+    window = read(memory, 5, start=3)  # transitions 3 4 5 | 6 7
+    assert window.valid.tolist() == [[1, 1, 1, 0, 0]]
+    assert window.known.tolist() == [[1, 1, 0, 0, 0]]
+    assert getattr(window, kind).tolist() == [[0, 0, 1, 0, 0]]
+    other = window.truncated if kind == "terminated" else window.terminated
+    assert not other.any()
+    window = read(memory, 3, start=6)
+    assert window.valid.tolist() == window.known.tolist() == [[1, 1, 1]]
+    window = read(memory, 2, start=5)
+    assert (window.valid.tolist(), window.known.tolist()) == ([[1, 0]], [[0, 0]])
+
+
+def test_masks_stay_shut_after_a_second_ending() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=40)
+    fill(memory, 12, {3: "terminated", 5: "truncated"})
+    window = read(memory, 6, start=2)
+    assert window.valid.tolist() == [[1, 1, 0, 0, 0, 0]]
+    assert window.known.tolist() == [[1, 0, 0, 0, 0, 0]]
+
+
+def test_episodes_of_streams_are_their_own() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40, history=2)
+    for t in range(6):
+        over = np.array([t == 2, t == 4])
+        memory.write(np.full((2, 1), float(t)), np.zeros(2), np.zeros(2), over, np.zeros(2, bool))
+    assert read(memory, 5, 0, stream=0).valid.tolist() == [[1, 1, 1, 0, 0]]
+    assert read(memory, 5, 0, stream=1).valid.tolist() == [[1, 1, 1, 1, 1]]
+    assert read(memory, 5, 0, stream=0).observation[0, :, 0, 0].tolist() == [0, 0, 1, 3, 3, 4]
+    assert read(memory, 5, 0, stream=1).observation[0, :, 0, 0].tolist() == [0, 0, 1, 2, 3, 5]
+
+
+def test_history_never_crosses_the_start_of_an_episode() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=60, history=3)
+    fill(memory, 12, {4: "terminated", 6: "truncated"})
+    percepts = read(memory, 11, 0).observation[0, :, :, 0].tolist()
+    assert percepts == [
+        [0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4],
+        [5, 5, 5], [5, 5, 6],
+        [7, 7, 7], [7, 7, 8], [7, 8, 9], [8, 9, 10], [9, 10, 11],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", range(18, 45))
+def test_history_is_never_read_from_overwritten_entries(written: int) -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=20, history=4)
+    ends = {t: "terminated" for t in range(6, 60, 7)}
+    fill(memory, written, ends)
+    percepts = every_window(memory, 2).observation[..., 0].flatten(0, 1)
+    starts = [0, *(t + 1 for t in ends)]
+    for frames in percepts.tolist():
+        begin = max(s for s in starts if s <= frames[-1])
+        assert frames == [max(begin, frames[-1] - back) for back in (3, 2, 1, 0)]
+
+
+def test_break_streams() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=40, history=2)
+    memory.break_streams()  # nothing to break yet
+    fill(memory, 4)
+    memory.break_streams()
+    fill(memory, 4, first=10)
+    window = read(memory, 7, 0)
+    assert window.truncated.tolist() == [[0, 0, 0, 1, 0, 0, 0]]
+    assert window.valid.tolist() == [[1, 1, 1, 1, 0, 0, 0]]
+    assert window.known.tolist() == [[1, 1, 1, 0, 0, 0, 0]]
+    assert window.observation[0, 4].flatten().tolist() == [10, 10]
+
+
+def test_break_streams_leaves_a_termination_as_it_was() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=40)
+    fill(memory, 4, {3: "terminated"})
+    memory.break_streams()
+    fill(memory, 2, first=10)
+    window = read(memory, 5, 0)
+    assert window.terminated.tolist() == [[0, 0, 0, 1, 0]]
+    assert not window.truncated.any()
+
+
+def test_break_streams_after_the_ring_wrapped() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=8)
+    fill(memory, 8)  # the cursor is back at 0, the last entry in slot 7
+    memory.break_streams()
+    fill(memory, 2, first=20)
+    window = read(memory, 7, 0)
+    assert window.observation[0, :, 0, 0].tolist() == [2, 3, 4, 5, 6, 7, 20, 21]
+    assert window.truncated.tolist() == [[0, 0, 0, 0, 0, 1, 0]]
+
+
+# ---- sampling
+
+
+def rare(memory: ShortTermMemory, steps: int, at: set[int], terminated: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+    for t in range(steps):
+        reward = np.full(memory.streams, float(t in at))
+        over = np.full(memory.streams, t in terminated)
+        memory.write(
+            np.full((memory.streams, 1), t), np.zeros(memory.streams), reward, over, np.zeros(memory.streams, bool)
+        )
+
+
+def share(window: Window) -> float:
+    return float(((window.reward != 0) | (window.terminated > 0)).any(1).float().mean())
+
+
+def test_balance_raises_the_share_of_windows_with_events() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=1000)
+    rare(memory, 480, {100, 300}, {200})
+    plain, half, full = (share(memory.sample(400, 4, rng(), balance)) for balance in (0.0, 0.5, 1.0))
+    assert plain < 0.1
+    assert 0.5 <= half < 0.6
+    assert full == 1.0
+
+
+def test_balance_knows_rewards_and_endings_and_puts_them_anywhere_in_the_window() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=500)
+    rare(memory, 200, {50}, {120})
+    window = memory.sample(300, 4, rng(), 1.0)
+    assert 0.3 < float(window.terminated.any(1).float().mean()) < 0.7
+    assert 0.3 < float((window.reward != 0).any(1).float().mean()) < 0.7
+    where = (window.terminated + window.reward).argmax(1).bincount(minlength=4)
+    assert (where > 40).all()
+
+
+@pytest.mark.parametrize("written", [60, 100, 250])
+@pytest.mark.parametrize("late", [0, 1, 2, 3])
+def test_balance_finds_the_newest_event_that_a_window_can_hold(written: int, late: int) -> None:
+    """Each window that is made to contain an event does, wherever the events are and however the ring is turned."""
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=100, history=3)
+    rare(memory, written, {written - 30, written - 1 - late})
+    assert share(memory.sample(200, 4, rng(), 1.0)) == 1.0
+
+
+def test_without_events_balance_changes_nothing() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=100)
+    rare(memory, 50, set())
+    assert share(memory.sample(20, 4, rng(), 1.0)) == 0
+    always = ShortTermMemory(SHAPE, streams=1, capacity=100)
+    fill(always, 50)  # a reward in every step: nothing is an event
+    plain, balanced = always.sample(20, 4, rng(), 0.0), always.sample(20, 4, rng(), 1.0)
+    assert torch.equal(plain.observation, balanced.observation)
+
+
+def test_sampling_is_seeded() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=100)
+    rare(memory, 50, {20})
+    first, again, other = (memory.sample(20, 4, rng(seed), 0.5).observation for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_too_little_is_an_error_and_just_enough_is_not(history: int) -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=20, history=history)
+    fill(memory, 4)
+    with pytest.raises(ValueError, match="memory has 4 entries of each environment, a window needs 5"):
+        memory.sample(2, 4, rng())
+    fill(memory, 1, first=4)
+    assert memory.sample(2, 4, rng()).observation[:, 0, -1, 0].tolist() == [0, 0]
+    fill(memory, 40, first=5)
+    with pytest.raises(ValueError, match="collect more first"):
+        memory.sample(2, 21 - history, rng())
+    memory.sample(2, 20 - history, rng())
+
+
+@pytest.mark.parametrize(("streams", "capacity"), [(0, 10), (4, 7)])
+def test_impossible_sizes_are_refused(streams: int, capacity: int) -> None:
+    with pytest.raises(ValueError, match="it needs at least 1 environment"):
+        ShortTermMemory(SHAPE, streams, capacity)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_reward_that_is_no_number_names_its_environment(bad: float) -> None:
+    memory = ShortTermMemory(SHAPE, streams=3, capacity=30)
+    reward = np.array([0.0, 0.0, bad])
+    with pytest.raises(FloatingPointError, match="reward of environment 2 is"):
+        memory.write(np.zeros((3, 1)), np.zeros(3), reward, np.zeros(3, bool), np.zeros(3, bool))
+    assert len(memory) == 0
+
+
+# ---- what was planned
+
+
+def planned(memory: ShortTermMemory, t: int, **plan: Any) -> None:
+    none: NDArray[np.bool_] = np.zeros(memory.streams, bool)
+    memory.write(np.full((memory.streams, 1), t), np.zeros(memory.streams), np.zeros(memory.streams), none, none, **plan)
+
+
+def test_plans_come_back_with_the_percept_they_were_made_for() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40)
+    for t in range(12):
+        base = 10 * t + np.arange(2)
+        planned(
+            memory, t,
+            plan=np.stack([base, base + 0.5], axis=1), course=base[:, None] + np.arange(3), planned=base % 2 == t % 2,
+        )  # fmt: skip
+    window = every_window(memory, 2)
+    base = 10 * window.observation[..., 0, 0] + torch.arange(2).repeat_interleave(10)[:, None]
+    assert torch.equal(window.plan, torch.stack([base, base + 0.5], dim=-1))
+    assert torch.equal(window.course, (base[:, :1] + torch.arange(3)).long())
+    assert torch.equal(window.planned, (base % 2 == window.observation[..., 0, 0] % 2).float())
+    assert 0 < window.planned.mean() < 1
+
+
+def test_a_short_course_is_padded_with_zeros() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=6)
+    for t in range(9):
+        course = np.full((1, 3 if t < 6 else 2), 7)
+        planned(memory, t, plan=np.ones((1, 2)), course=course, planned=np.ones(1, bool))
+    assert read(memory, 1, 0).course.tolist() == [[7, 7, 7]]
+    assert read(memory, 1, 4).course.tolist() == [[7, 7, 0]]
+
+
+def test_an_entry_without_a_plan_holds_no_older_plan() -> None:
+    """Zeros where nothing was planned, also where the ring writes over an entry that had a plan."""
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=4)
+    for t in range(4):
+        planned(memory, t, plan=np.ones((1, 2)), course=np.ones((1, 3)), planned=np.ones(1, bool))
+    for t in range(4, 8):
+        planned(memory, t)
+    window = read(memory, 3, 0)
+    assert not window.planned.any()
+    assert not window.plan.any()
+
+
+def test_goals_belong_to_the_first_percept_and_fill_the_history() -> None:
+    memory = ShortTermMemory(replace(SHAPE, goal=True), streams=1, capacity=20, history=2)
+    for t in range(10):
+        planned(memory, t, goal=np.full((1, 1), 100 + t))
+    window = every_window(memory, 3)
+    assert window.goal is not None
+    assert torch.equal(window.goal[..., 0], (100 + window.observation[:, 0, -1]).expand(-1, 2))
+    assert every_window(ShortTermMemory(SHAPE, 1, 20), 0).goal is None
