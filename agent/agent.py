@@ -105,7 +105,7 @@ class Agent:
             torch.manual_seed(config.seed)
             perception = Perception(config.perception, spaces.shape)
             world_model = WorldModel(config.world_model, latent, actions)
-            critic = Critic(config.critic, latent)
+            critic = Critic(config.critic, latent, goals=config.task.goals)
             actor = Actor(config.actor, latent, actions, goals=config.task.goals)
         self.modules = Modules(
             configurator=Configurator(config.task),
@@ -125,7 +125,7 @@ class Agent:
         return {"perception": m.perception, "world_model": m.world_model, "critic": m.critic, "actor": m.actor}
 
     def begin(self, num_envs: int, mode: Mode, sample: bool = False) -> Acting:
-        """Start acting in ``num_envs`` environments; ``sample`` draws Mode-1's actions instead of taking the likeliest."""
+        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy."""
         return Acting(self, num_envs, mode, sample)
 
 

@@ -39,6 +39,8 @@ class WorldModelLoss:
     """Steps T of the training roll-out."""
     batch: int = 48
     """Windows per update."""
+    targets: int = 0
+    """Outcomes per window that are encoded and predicted, drawn anew in each update; 0: all (encoding costs most)."""
     balance: float = 0.0
     """Share of windows made to contain a reward or an ending."""
     learning_rate: float = 1e-3
@@ -82,7 +84,7 @@ class Schedule:
     mode: Mode = "mode-2"
     """Mode in which the agent collects."""
     mode_1_rounds: int = 0
-    """Every so many rounds the agent collects in Mode-1 instead, so that it meets the states it leads itself to; 0: never."""
+    """Every so many rounds the agent collects in Mode-1, to meet the states it leads itself to; 0: never."""
     exploration: float = 0.1
     """Chance of a random action while collecting with the agent."""
     sticky: int = 1
@@ -104,7 +106,9 @@ class BehaviourLoss:
     batch: int = 64
     """Windows per update."""
     steps: int = 8
-    """Steps of the real windows for the critic's λ-returns."""
+    """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
+    courses: int = 24
+    """Goal tasks: courses of action of those short plans."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
     imagined: float = 0.5

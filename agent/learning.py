@@ -7,6 +7,7 @@ update the critic's heads; the actor update the actor. The intrinsic cost has no
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -18,8 +19,9 @@ from ..modules.critic import lambda_returns
 from ..modules.memory import Window
 from ..modules.perception import Perception
 from ..modules.regularisers import sigreg, vicreg
-from ..modules.types import State
+from ..modules.types import DRIVES, State, beside_goal
 from ..modules.world_model import WorldModel
+from ..planners import RandomShooting
 from .agent import Agent, plan_target
 from .config import WorldModelLoss
 from .modes import think
@@ -69,40 +71,56 @@ def world_model_loss(
     percept = window.observation
     if config.shift:
         percept = random_shift(percept, config.shift, generator)
-    latent = perception(percept)  # [B, T+1, D]
     encoded = world_model.actions(window.action)
-    predicted, features = latent[:, 0], []
-    errors = []
-    target = latent.detach() if config.detach_target else latent
+    steps = _encoded_steps(encoded.shape[1], config.targets, generator)
+    latent = perception(percept[:, steps])  # [B, len(steps), D]
+    predicted, imagined, states = latent[:, 0], [], []
     for t in range(encoded.shape[1]):
         predicted, feature = world_model.transition(predicted, encoded[:, t])
-        features.append(feature)
-        errors.append((predicted - target[:, t + 1]).square().mean(-1))
-    feature, error = torch.stack(features, dim=1), torch.stack(errors, dim=1)
-    parts = {"prediction": (prediction_weight, masked_mean(error, window.known))}
+        imagined.append(feature)
+        states.append(predicted)
+    feature = torch.stack(imagined, dim=1)
+    reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
+    target = latent[:, 1:].detach() if config.detach_target else latent[:, 1:]
+    error = (torch.stack(states, dim=1)[:, reached] - target).square().mean(-1)
+    known = window.known[:, reached]
+    parts = {"prediction": (prediction_weight, masked_mean(error, known))}
     if config.regulariser == "sigreg":
         parts["sigreg"] = (config.regulariser_weight, sigreg(latent.transpose(0, 1), generator, config.directions))
     else:
         variance, covariance = vicreg(latent.transpose(0, 1))
         parts["vicreg"] = (config.regulariser_weight, variance + 0.04 * covariance)
     if config.inverse:
-        pairs = torch.cat([latent[:, :-1], latent[:, 1:]], dim=-1)
-        parts["inverse"] = (config.inverse, masked_mean(_inverse_loss(world_model, pairs, encoded), window.known))
+        adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
+        pairs = torch.cat([latent[:, :-1], latent[:, 1:]], dim=-1)[:, adjacent]
+        between = [reached[i] for i in adjacent]
+        inverse = _inverse_loss(world_model, pairs, encoded[:, between])
+        parts["inverse"] = (config.inverse, masked_mean(inverse, window.known[:, between]))
     if world_model.config.events:
-        reward = world_model.two_hot.loss(world_model.reward(feature), window.reward)
+        seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
+        _, direct = world_model.transition(latent[:, : len(seen)], encoded[:, seen])
+        features = torch.cat([feature, direct], dim=1)  # the heads read imagined transitions and perceived ones
+        where = [*range(encoded.shape[1]), *seen]
+        reward = world_model.two_hot.loss(world_model.reward(features), window.reward[:, where])
         ending = F.binary_cross_entropy_with_logits(
-            world_model.ending(feature).squeeze(-1), window.terminated, reduction="none"
+            world_model.ending(features).squeeze(-1), window.terminated[:, where], reduction="none"
         )
-        parts["reward"] = (config.reward, masked_mean(reward, window.valid))
-        parts["ending"] = (config.ending, masked_mean(ending, window.valid))
+        parts["reward"] = (config.reward, masked_mean(reward, window.valid[:, where]))
+        parts["ending"] = (config.ending, masked_mean(ending, window.valid[:, where]))
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
         still = (latent[:, :1] - latent[:, 1:]).square().mean(-1)
-        metrics["prediction_over_persistence"] = metrics["prediction"] / max(
-            float(masked_mean(still, window.known)), 1e-9
-        )
+        metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, known)), 1e-9)
     return loss, metrics
+
+
+def _encoded_steps(steps: int, targets: int, generator: torch.Generator) -> list[int]:
+    """Which of x[0…T] are encoded in this update: all, or the first two and ``targets`` − 1 others by chance."""
+    if not targets or targets >= steps:
+        return list(range(steps + 1))
+    others = torch.randperm(steps - 1, generator=generator, device=generator.device)[: targets - 1]
+    return [0, 1, *sorted(int(k) + 2 for k in others)]
 
 
 def _inverse_loss(world_model: WorldModel, pairs: Tensor, encoded: Tensor) -> Tensor:
@@ -130,8 +148,7 @@ class Learner:
         self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
         self.critic_optimiser = torch.optim.Adam(m.critic.parameters(), behaviour.learning_rate)
         self.actor_optimiser = torch.optim.Adam(m.actor.parameters(), behaviour.learning_rate)
-        self.target_critic = type(m.critic)(agent.config.critic, agent.config.perception.latent).to(agent.device)
-        self.target_critic.load_state_dict(m.critic.state_dict())
+        self.target_critic = deepcopy(m.critic)
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
 
     def _rate(self) -> float:
@@ -173,18 +190,9 @@ class Learner:
         return metrics
 
     def critic_update(self, window: Window) -> Metrics:
-        """One step of the critic towards λ-returns, on remembered states and on imagined ones."""
-        config = self.agent.config
-        with torch.no_grad():
-            latent = self.agent.modules.perception(window.observation)
-            real_target, real_mask = self._real_returns(latent, window)
-            imagined_latent, imagined_target, imagined_mask = self._imagined_returns(latent[:, 0], window)
-        critic = self.agent.modules.critic
-        real = critic.two_hot.loss(critic.logits(latent[:, :-1]), real_target).sum(-1)
-        imagined = critic.two_hot.loss(critic.logits(imagined_latent), imagined_target).sum(-1)
-        imagined_loss = masked_mean(imagined, imagined_mask)
-        loss = masked_mean(real, real_mask) + config.behaviour.imagined * imagined_loss
-        metrics = {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
+        """One step of the critic: towards λ-returns, or in a goal task towards what a short plan finds."""
+        critic, config = self.agent.modules.critic, self.agent.config
+        loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window)
         _check_finite("critic loss", loss, metrics)
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -195,10 +203,47 @@ class Learner:
                 slow.lerp_(fast, config.critic.target_rate)
         return metrics
 
+    def _critic_loss(self, window: Window) -> tuple[Tensor, Metrics]:
+        """Cross-entropy to λ-returns, on remembered states and on those imagined along remembered plans."""
+        m, config = self.agent.modules, self.agent.config
+        with torch.no_grad():
+            latent = m.perception(window.observation)
+            real_target, real_mask = self._real_returns(latent, window)
+            imagined_latent, imagined_target, imagined_mask = self._imagined_returns(latent[:, 0], window)
+        real = m.critic.two_hot.loss(m.critic.logits(latent[:, :-1]), real_target).sum(-1)
+        imagined = m.critic.two_hot.loss(m.critic.logits(imagined_latent), imagined_target).sum(-1)
+        loss = masked_mean(real, real_mask) + config.behaviour.imagined * masked_mean(imagined, imagined_mask)
+        return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
+
+    def _goal_critic_loss(self, window: Window) -> tuple[Tensor, Metrics]:
+        """Cross-entropy of TC(s, goal) to the energy of the best of a few short imagined courses.
+
+        Any remembered state can be a goal (hindsight, 1707.01495). The courses end in the target critic, so each
+        update carries the cost-to-go a few steps further from the goal: fitted value iteration in the world model.
+        """
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        with torch.no_grad():
+            state, goal = self._goal_pairs(window, behaviour.batch * behaviour.steps)
+            configuration = m.configurator("mode-2", goal, self.agent.device)
+            short = replace(configuration, horizon=behaviour.steps, candidates=behaviour.courses, iterations=1,
+                            hold=behaviour.steps, proposals=0)  # fmt: skip
+            looking = replace(m, critic=self.target_critic)
+            plan = think(looking, state, short, RandomShooting(), self.agent.spaces.action, None, self.generator)
+        logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, DRIVES.index("goal")]
+        loss = m.critic.two_hot.loss(logits, plan.energy).mean()
+        return loss, {"critic": float(loss.detach()), "cost_to_go": float(plan.energy.mean())}
+
+    def _goal_pairs(self, window: Window, count: int) -> tuple[State, State]:
+        """States and goals ``[count, D]`` drawn from all remembered states of the window."""
+        latent = self.agent.modules.perception(window.observation).flatten(0, 1)
+        index = torch.randint(len(latent), (2, count), generator=self.generator, device=latent.device)
+        return State(latent[index[0]]), State(latent[index[1]])
+
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""
         m, config = self.agent.modules, self.agent.config
-        values = self.target_critic.cost_to_go(latent)
+        discount = config.task.discount
+        values = self.target_critic.cost_to_go(latent) / discount  # TC discounts the next cost already, as F does
         effort = m.world_model.actions.effort(m.world_model.actions(window.action))
         iota = interoception(window.reward, window.terminated, effort)
         costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
@@ -207,7 +252,7 @@ class Learner:
         cut = window.truncated.unsqueeze(-1)
         costs = torch.where(cut > 0, values[:, :-1], costs)
         goes_on = (1 - window.terminated) * (1 - window.truncated)
-        target = lambda_returns(costs, goes_on, values[:, 1:], config.task.discount, config.critic.trace)
+        target = discount * lambda_returns(costs, goes_on, values[:, 1:], discount, config.critic.trace)
         return target, 1 - window.truncated
 
     def _imagined_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,37 +262,22 @@ class Learner:
         costs = m.intrinsic_cost(
             imagined.interoception, torch.ones(imagined.interoception.shape[-1], device=latent.device)
         )
-        values = self.target_critic.cost_to_go(imagined.latent[:, 0, 1:])
+        discount = config.task.discount
+        values = self.target_critic.cost_to_go(imagined.latent[:, 0, 1:]) / discount
         go = imagined.continuation[:, 0]
-        target = lambda_returns(costs[:, 0], go, values, config.task.discount, config.critic.trace)
+        target = discount * lambda_returns(costs[:, 0], go, values, discount, config.critic.trace)
         return imagined.latent[:, 0, :-1], target, window.planned[:, :1].expand_as(go)
 
     def actor_update(self, window: Window) -> Metrics:
-        """One step of the actor: imitate the plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12).
-
-        The targets are the remembered plans, and plans made anew for as many states as `Schedule.reanalyse` says.
-        """
+        """One step of the actor: imitate the plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12)."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
-            percept = window.observation.flatten(0, 1) if window.goal is None else window.observation[:, 0]
-            target = window.plan.flatten(0, 1) if window.goal is None else window.plan[:, 0]
-            mask = window.planned.flatten() if window.goal is None else window.planned[:, 0]
-            keep = mask > 0
-            state = m.perception.encode(percept[keep])
-            goal = None if window.goal is None else m.perception.encode(window.goal[keep])
-            target = target[keep]
-            if config.schedule.reanalyse:
-                count = min(config.schedule.reanalyse, len(window.observation))
-                fresh = m.perception.encode(window.observation[:count, 0])
-                fresh_goal = None if window.goal is None else m.perception.encode(window.goal[:count])
-                configuration = m.configurator("mode-2", fresh_goal, self.agent.device)
-                plan = think(
-                    m, fresh, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator
-                )
-                state = State(torch.cat([state.latent, fresh.latent]))
-                target = torch.cat([target, plan_target(plan)])
-                if goal is not None and fresh_goal is not None:
-                    goal = State(torch.cat([goal.latent, fresh_goal.latent]))
+            state, goal, target = self._fresh_plans(window)
+            if not config.task.goals:
+                planned = window.planned.flatten() > 0
+                remembered = m.perception.encode(window.observation.flatten(0, 1)[planned])
+                state = State(torch.cat([remembered.latent, state.latent]))
+                target = torch.cat([window.plan.flatten(0, 1)[planned], target])
             if not len(target):
                 return {}
             configuration = m.configurator("mode-1", goal, self.agent.device)
@@ -262,6 +292,20 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(m.actor.parameters(), 5.0)
         self.actor_optimiser.step()
         return metrics
+
+    def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor]:
+        """States, goals (None in reward tasks) and plan targets of as many plans as `Schedule.reanalyse` says."""
+        m, config = self.agent.modules, self.agent.config
+        count = config.schedule.reanalyse
+        if config.task.goals:
+            state, goal = self._goal_pairs(window, count)
+        else:
+            state, goal = m.perception.encode(window.observation[:count, 0]), None
+        if not count:
+            return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
+        configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)
+        plan = think(m, state, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator)
+        return state, goal, plan_target(plan)
 
 
 def to_device(window: Window, device: torch.device) -> Window:

@@ -41,11 +41,14 @@ def rooms(id: str) -> RunConfig:
     thinking = Thinking(horizon=30, candidates=100, iterations=3, hold=5, commit=5)
     return RunConfig(
         env=EnvConfig(id, num_envs=32, pairs="cross_room"),
-        task=Task(goals=True, discount=1.0, thinking=thinking),
-        perception=PerceptionConfig("cnn", latent=32, history=1, width=32),
+        task=Task(goals=True, discount=0.98, thinking=thinking),
+        perception=PerceptionConfig("cnn", latent=32, history=1, width=16),
         world_model=WorldModelConfig(hidden=128, events=False),
+        critic=CriticConfig(hidden=128),
+        actor=ActorConfig(hidden=128),
+        behaviour=BehaviourLoss(batch=32, steps=5, courses=24),
         model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
-        schedule=Schedule(prefill=30_000, prefill_updates=2_500, sticky=5),
+        schedule=Schedule(prefill=30_000, prefill_updates=2_000, sticky=5, final_behaviour_updates=1_500),
     )
 
 

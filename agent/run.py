@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from ..envs.make import has_levels, make_env
-from ..modules.types import Mode
 from .agent import Agent, read_spaces
 from .checkpoint import (
     check_same_world,
@@ -113,6 +112,10 @@ def check_settings(config: RunConfig) -> None:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name} is {share}, expected a number from 0 to 1")
+    try:
+        torch.device("cpu" if config.device == "auto" else config.device)
+    except RuntimeError:
+        raise ValueError(f"device is {config.device!r}, expected auto, cpu or cuda") from None
     if thinking.proposals >= thinking.candidates:
         raise ValueError(
             f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
@@ -308,9 +311,8 @@ def check_behaviours(names: Sequence[str], id: str) -> None:
 
 def make_behaviour(name: str, agent: Agent, env: VectorEnv, config: CompareConfig) -> Behaviour:
     """The behaviour of this name, at work in ``env``."""
-    if name == "mode-1" or name == "mode-2":
-        mode: Mode = name
-        return agent.begin(env.num_envs, mode, sample=config.sample)
+    if name in {"mode-1", "mode-2"}:
+        return agent.begin(env.num_envs, "mode-1" if name == "mode-1" else "mode-2", sample=config.sample)
     if name == "random":
         return RandomBehaviour(agent.spaces.action, env.num_envs, config.seed, plan=1)
     if name == "expert":

@@ -38,7 +38,6 @@ class Trainer:
             discrete=discrete,
             plan=plan_width(spaces),
             horizon=config.task.thinking.horizon,
-            goal=config.task.goals,
         )
         schedule = config.schedule
         self.memory = ShortTermMemory(shape, env.num_envs, schedule.capacity, config.perception.history)
@@ -52,12 +51,11 @@ class Trainer:
     def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
         """Act for so many decisions over all environments and remember them; returns what happened."""
         steps = max(1, decisions // self.env.num_envs)
-        totals, lengths, returns = np.zeros(self.env.num_envs), 0, []
+        totals, returns = np.zeros(self.env.num_envs), []
         self.memory.break_streams()
         seed = self.agent.config.seed if self.resets == 0 else None
         self.resets += 1
         for count, step in enumerate(islice(interact(self.env, behaviour, seed=seed), steps)):
-            goals = self.agent.config.task.goals
             x = step.observation["observation"] if isinstance(step.observation, dict) else step.observation
             self.memory.write(
                 x,
@@ -68,13 +66,12 @@ class Trainer:
                 step.decision.plan,
                 step.decision.course,
                 step.decision.planned,
-                step.observation["desired_goal"] if goals else None,
             )
             totals += step.reward
             for index in np.flatnonzero(step.ended):
                 returns.append(float(totals[index]))
                 totals[index] = 0.0
-            if count % 50 == 49:
+            if count % 50 == 49 or count == steps - 1:
                 self.report("collect", count + 1, steps, {"return": float(np.mean(returns)) if returns else 0.0})
         self.decisions += steps * self.env.num_envs
         return {"return": float(np.mean(returns)), "episodes": len(returns)} if returns else {"episodes": 0}
@@ -95,9 +92,7 @@ class Trainer:
         metrics: Metrics = {}
         for count in range(updates):
             window = to_device(self.memory.sample(config.batch, config.steps, self.generator), self.agent.device)
-            if not self.agent.config.task.goals:
-                metrics = self.learner.critic_update(window)
-            metrics = metrics | self.learner.actor_update(window)
+            metrics = self.learner.critic_update(window) | self.learner.actor_update(window)
             self.report("behaviour", count + 1, updates, metrics)
         return metrics
 

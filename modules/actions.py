@@ -31,6 +31,8 @@ class ActionEncoder(nn.Module):
         elif isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
             self.sizes = ()
             low, high = torch.tensor(space.low, dtype=torch.float32), torch.tensor(space.high, dtype=torch.float32)
+            if (low >= high).any():
+                raise ValueError(f"action space {space} leaves no choice in some dimension; remove that dimension")
         else:
             raise ValueError(f"action space {space} is not supported; use Discrete, MultiDiscrete or a bounded 1-D Box")
         self.width = sum(self.sizes) or int(low.numel())
@@ -50,7 +52,7 @@ class ActionEncoder(nn.Module):
     def forward(self, action: Tensor) -> Tensor:
         """Encode actions: ``[...]`` (Discrete), ``[..., components]`` (MultiDiscrete) or ``[..., A]`` (Box)."""
         if not self.sizes:
-            return (action.float() - self.low) * (2 / (self.high - self.low)) - 1
+            return (action.to(self.low.dtype) - self.low) * (2 / (self.high - self.low)) - 1
         if self.scalar:
             return F.one_hot(action.long(), self.sizes[0]).float()
         parts = [F.one_hot(component.long(), n) for component, n in zip(action.unbind(-1), self.sizes, strict=True)]
@@ -58,7 +60,7 @@ class ActionEncoder(nn.Module):
 
     def decode(self, scaled: Tensor) -> Tensor:
         """Turn scaled Box actions in [−1, 1] ``[..., A]`` back into the environment's units."""
-        return (scaled + 1) * ((self.high - self.low) / 2) + self.low
+        return ((scaled + 1) * ((self.high - self.low) / 2) + self.low).clamp(self.low, self.high)
 
     def effort(self, encoded: Tensor) -> Tensor:
         """‖a‖² ``[...]`` of encoded Box actions ``[..., A]``; choosing among discrete actions takes no effort."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .actions import ActionEncoder
-from .types import Configuration, State
+from .types import Configuration, State, beside_goal
 
 _EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
 
@@ -123,14 +123,7 @@ class Actor(nn.Module):
         Raises:
             ValueError: The actor was made for goals and the configuration has none.
         """
-        inputs = state.latent
-        if self.goals:
-            if configuration.goal is None:
-                raise ValueError("this actor acts towards goals but the configuration has none; set configuration.goal")
-            goal = configuration.goal
-            while goal.dim() < inputs.dim():
-                goal = goal.unsqueeze(1)
-            inputs = torch.cat([inputs, goal.expand_as(inputs)], dim=-1)
+        inputs = beside_goal(state.latent, configuration, "actor") if self.goals else state.latent
         outputs = self.net(inputs)
         if self.actions.discrete:
             return CategoricalPolicy(outputs, self.actions)

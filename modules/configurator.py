@@ -82,7 +82,6 @@ class Configurator:
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:
         task = self.task
         if task.goals:
-            # No critic yet for goals: within the horizon the distance itself is the guide.
-            return drive_weights(device, goal=1.0, effort=task.effort), drive_weights(device)
+            return drive_weights(device, goal=1.0, effort=task.effort), drive_weights(device, goal=1.0)
         u = drive_weights(device, pleasure=task.pleasure, ending=task.ending, effort=task.effort)
         return u, u

@@ -1,4 +1,4 @@
-"""Intrinsic cost: what the agent is made to feel. Fixed formulas of interoception, no parameters (LeCun 2022, p. 13)."""
+"""Intrinsic cost: what the agent is made to feel. Fixed formulas of interoception without parameters (paper, p. 13)."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ class IntrinsicCost:
         if u.shape != (len(DRIVES),):
             raise ValueError(f"weights u have shape {tuple(u.shape)}, expected ({len(DRIVES)},): {', '.join(DRIVES)}")
         reward, ended, effort, distance = interoception.unbind(-1)
-        floored = torch.cat([u[:ENDING], u[ENDING : ENDING + 1].clamp(min=0.0), u[ENDING + 1 :]])
-        return floored * torch.stack([-reward, ended, effort, distance], dim=-1)
+        return floored(u) * torch.stack([-reward, ended, effort, distance], dim=-1)
+
+
+def floored(weights: Tensor) -> Tensor:
+    """Weights ``[K]`` that no configuration can push below the safety floor: *ending* costs at least nothing."""
+    return torch.cat([weights[:ENDING], weights[ENDING : ENDING + 1].clamp(min=0.0), weights[ENDING + 1 :]])
 
 
 def interoception(reward: Tensor, ended: Tensor, effort: Tensor, distance: Tensor | None = None) -> Tensor:

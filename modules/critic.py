@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .cost import floored
 from .two_hot import TwoHot
-from .types import DRIVES, Configuration, State
+from .types import DRIVES, Configuration, State, beside_goal
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,23 @@ class CriticConfig:
 
 
 class Critic(nn.Module):
-    """TC(s): expected discounted future energy of every drive, for unit weights.
+    """TC(s): expected future energy Σ_{k≥1} γ^k IC(s[k]) of every drive, for unit weights.
 
-    Because there is a head for each drive, new weights v need no new training.
+    That is the energy F of the plan that will be followed, so that with a perfect critic F does not depend on the horizon.
+
+    Because there is a head for each drive, new weights v need no new training. With ``goals`` it is TC(s, goal).
     """
 
-    def __init__(self, config: CriticConfig, latent: int) -> None:
+    def __init__(self, config: CriticConfig, latent: int, goals: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.goals = goals
         self.two_hot = TwoHot(config.bins)
         output = nn.Linear(config.hidden, len(DRIVES) * config.bins)
         nn.init.zeros_(output.weight)
         nn.init.zeros_(output.bias)
         self.net = nn.Sequential(
-            nn.Linear(latent, config.hidden),
+            nn.Linear(latent * (2 if goals else 1), config.hidden),
             nn.LayerNorm(config.hidden),
             nn.SiLU(),
             nn.Linear(config.hidden, config.hidden),
@@ -49,16 +53,21 @@ class Critic(nn.Module):
         )
 
     def logits(self, latent: Tensor) -> Tensor:
-        """Two-hot logits ``[..., K, bins]`` of latents ``[..., D]``."""
+        """Two-hot logits ``[..., K, bins]`` of latents ``[..., D]`` (``[..., 2D]`` with a goal beside them)."""
         return self.net(latent).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
 
     def cost_to_go(self, latent: Tensor) -> Tensor:
-        """Unweighted cost-to-go ``[..., K]`` of latents ``[..., D]``."""
+        """Unweighted cost-to-go ``[..., K]`` of latents ``[..., D]`` (``[..., 2D]`` with a goal beside them)."""
         return self.two_hot.mean(self.logits(latent))
 
     def forward(self, state: State, configuration: Configuration) -> Tensor:
-        """v·TC(s) per drive ``[..., K]``."""
-        return configuration.v * self.cost_to_go(state.latent)
+        """v·TC(s), or v·TC(s, goal), per drive ``[..., K]``.
+
+        Raises:
+            ValueError: The critic was made for goals and the configuration has none.
+        """
+        inputs = beside_goal(state.latent, configuration, "critic") if self.goals else state.latent
+        return floored(configuration.v) * self.cost_to_go(inputs)
 
 
 def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:

@@ -34,7 +34,6 @@ class Window:
         plan: Distribution of the plan's first action in ``x[0…T]``, ``[B, T+1, P]``; zeros where nothing was planned.
         course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
         planned: 1 where a plan was made ``[B, T+1]``.
-        goal: Goal percepts of ``x[0]``, ``[B, history, *shape]``, or None.
     """
 
     observation: Tensor
@@ -47,7 +46,6 @@ class Window:
     plan: Tensor
     course: Tensor
     planned: Tensor
-    goal: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ class MemoryShape:
     discrete: bool
     plan: int
     horizon: int
-    goal: bool
 
 
 class ShortTermMemory:
@@ -98,8 +95,6 @@ class ShortTermMemory:
             "course": np.zeros((*lead, shape.horizon, *shape.action), act),
             "planned": np.zeros(lead, np.bool_),
         }
-        if shape.goal:
-            self.data["goal"] = np.zeros((*lead, *shape.observation), frame)
         self.cursor = 0
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
@@ -118,7 +113,6 @@ class ShortTermMemory:
         plan: Array | None = None,
         course: Array | None = None,
         planned: NDArray[np.bool_] | None = None,
-        goal: Array | None = None,
     ) -> None:
         """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
 
@@ -131,7 +125,6 @@ class ShortTermMemory:
             plan: Distribution of the planned first action ``[E, P]``.
             course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
             planned: Where there was a plan ``[E]``; nowhere by default.
-            goal: Goal observation ``[E, *shape]``, for goal tasks.
 
         Raises:
             FloatingPointError: A reward is not finite.
@@ -151,12 +144,11 @@ class ShortTermMemory:
         data["truncated"][:, at] = truncated
         data["age"][:, at] = self._age
         data["planned"][:, at] = False if planned is None else planned
+        data["plan"][:, at] = 0
+        data["course"][:, at] = 0
         if planned is not None and plan is not None and course is not None:
             data["plan"][:, at] = plan
-            data["course"][:, at] = 0
             data["course"][:, at, : course.shape[1]] = course
-        if goal is not None:
-            data["goal"][:, at] = goal
         self.cursor = (at + 1) % self.length
         self.filled = min(self.filled + 1, self.length)
 
@@ -200,7 +192,7 @@ class ShortTermMemory:
         start = generator.integers(starts, size=batch)
         wanted = round(balance * batch)
         if wanted:
-            order = self._slots(np.arange(starts + steps, dtype=np.int64))
+            order = self._slots(np.arange(starts + steps - 1, dtype=np.int64))
             reward = self.data["reward"].astype(np.float32, copy=False)
             event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
             if not event.all():  # with a reward at every step nothing is an event
@@ -225,9 +217,6 @@ class ShortTermMemory:
         age = data["age"][rows, slots].astype(np.int64)
         back = np.minimum(np.arange(self.history - 1, -1, -1), age[..., None])
         frames = (slots[..., None] - back) % self.length
-        goal = None
-        if self.shape.goal:
-            goal = torch.from_numpy(np.repeat(data["goal"][stream, slots[:, 0]][:, None], self.history, axis=1))
         return Window(
             observation=torch.from_numpy(data["observation"][stream[:, None, None], frames]),
             action=torch.from_numpy(data["action"][rows, slots[:, :-1]]),
@@ -239,5 +228,4 @@ class ShortTermMemory:
             plan=torch.from_numpy(data["plan"][rows, slots]),
             course=torch.from_numpy(data["course"][stream, slots[:, 0]]),
             planned=torch.from_numpy(data["planned"][rows, slots].astype(np.float32)),
-            goal=goal,
         )

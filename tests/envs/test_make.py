@@ -142,7 +142,9 @@ def test_own_environments_pass_the_checkers(id: str) -> None:
     env = gymnasium.make(id, disable_env_checker=True, **options).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", message=".*symmetric and normalized space.*")  # DotWall moves up to 2.45 pixels
+        warnings.filterwarnings(
+            "ignore", message=".*symmetric and normalized space.*"
+        )  # DotWall moves up to 2.45 pixels
         check_env(env, skip_render_check=True)
         check_env_sb3(env, warn=False)
     env.close()

@@ -13,7 +13,7 @@ from forethought.modules.actor import Actor, ActorConfig
 from forethought.modules.configurator import Configurator, Task, Thinking
 from forethought.modules.cost import IntrinsicCost, goal_distance, interoception
 from forethought.modules.critic import Critic, CriticConfig
-from forethought.modules.types import DRIVES, Configuration, State, Trajectory, drive_weights
+from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import Categorical, make_planner
 from gymnasium import spaces
 from torch import Tensor

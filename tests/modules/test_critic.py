@@ -145,9 +145,7 @@ def train(chain: Chain, shuffled: bool, updates: int = 500) -> Critic:
         path = chain.walk(32, 8, draws)
         with torch.no_grad():
             values = slow.cost_to_go(chain.latent[path[:, 1:]])
-            target = lambda_returns(
-                chain.costs[path[:, 1:]], chain.goes_on[path[:, 1:]], values, chain.discount, 0.9
-            )
+            target = lambda_returns(chain.costs[path[:, 1:]], chain.goes_on[path[:, 1:]], values, chain.discount, 0.9)
         if shuffled:
             target = target.flatten(0, 1)[torch.randperm(target[..., 0].numel(), generator=draws)].view_as(target)
         optimiser.zero_grad()

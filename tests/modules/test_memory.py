@@ -11,7 +11,7 @@ import torch
 from forethought.modules.memory import MemoryShape, ShortTermMemory, Window
 from numpy.typing import NDArray
 
-SHAPE = MemoryShape(observation=(1,), pixels=False, action=(), discrete=True, plan=2, horizon=3, goal=False)
+SHAPE = MemoryShape(observation=(1,), pixels=False, action=(), discrete=True, plan=2, horizon=3)
 
 
 def fill(memory: ShortTermMemory, steps: int, ends: dict[int, str] | None = None, first: int = 0) -> None:
@@ -87,12 +87,15 @@ def test_length_counts_entries_and_stops_at_capacity() -> None:
 
 
 def test_types_and_shapes() -> None:
-    shape = MemoryShape((4, 4, 3), pixels=True, action=(2,), discrete=False, plan=4, horizon=3, goal=True)
+    shape = MemoryShape((4, 4, 3), pixels=True, action=(2,), discrete=False, plan=4, horizon=3)
     memory = ShortTermMemory(shape, streams=3, capacity=30, history=2)
     for _ in range(6):
         memory.write(
-            np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, 2)), np.zeros(3), np.zeros(3, bool), np.zeros(3, bool),
-            goal=np.full((3, 4, 4, 3), 9, np.uint8),
+            np.zeros((3, 4, 4, 3), np.uint8),
+            np.zeros((3, 2)),
+            np.zeros(3),
+            np.zeros(3, bool),
+            np.zeros(3, bool),
         )
     window = memory.sample(5, 2, rng())
     assert window.observation.shape == (5, 3, 2, 4, 4, 3)
@@ -101,9 +104,6 @@ def test_types_and_shapes() -> None:
     assert window.action.dtype == torch.float32
     assert window.plan.shape == (5, 3, 4)
     assert window.course.shape == (5, 3, 2)
-    assert window.goal is not None
-    assert window.goal.shape == (5, 2, 4, 4, 3)
-    assert int(window.goal.min()) == 9
     for part in (window.reward, window.terminated, window.truncated, window.valid, window.known):
         assert part.shape == (5, 2)
         assert part.dtype == torch.float32
@@ -299,7 +299,9 @@ def test_a_reward_that_is_no_number_names_its_environment(bad: float) -> None:
 
 def planned(memory: ShortTermMemory, t: int, **plan: Any) -> None:
     none: NDArray[np.bool_] = np.zeros(memory.streams, bool)
-    memory.write(np.full((memory.streams, 1), t), np.zeros(memory.streams), np.zeros(memory.streams), none, none, **plan)
+    memory.write(
+        np.full((memory.streams, 1), t), np.zeros(memory.streams), np.zeros(memory.streams), none, none, **plan
+    )
 
 
 def test_plans_come_back_with_the_percept_they_were_made_for() -> None:
@@ -337,13 +339,3 @@ def test_an_entry_without_a_plan_holds_no_older_plan() -> None:
     window = read(memory, 3, 0)
     assert not window.planned.any()
     assert not window.plan.any()
-
-
-def test_goals_belong_to_the_first_percept_and_fill_the_history() -> None:
-    memory = ShortTermMemory(replace(SHAPE, goal=True), streams=1, capacity=20, history=2)
-    for t in range(10):
-        planned(memory, t, goal=np.full((1, 1), 100 + t))
-    window = every_window(memory, 3)
-    assert window.goal is not None
-    assert torch.equal(window.goal[..., 0], (100 + window.observation[:, 0, -1]).expand(-1, 2))
-    assert every_window(ShortTermMemory(SHAPE, 1, 20), 0).goal is None

@@ -114,7 +114,7 @@ def test_vicreg_gradient_needs_both_terms() -> None:
     """The variance term alone leaves a line a line; with the covariance term it becomes a cloud."""
 
     def train(weight: float) -> float:
-        z = (torch.randn(128, 1, generator=generator(1)) + 0.01 * torch.randn(128, 8, generator=generator(2)))
+        z = torch.randn(128, 1, generator=generator(1)) + 0.01 * torch.randn(128, 8, generator=generator(2))
         z = z.mul(0.3).requires_grad_()
         optimiser = torch.optim.Adam([z], 0.03)
         for _ in range(150):

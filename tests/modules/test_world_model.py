@@ -25,7 +25,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def make(space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete, latent: int = 4, events: bool = True) -> WorldModel:
+def make(
+    space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete, latent: int = 4, events: bool = True
+) -> WorldModel:
     """An untrained model whose heads, which start at zero, were given something to say."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -134,6 +136,7 @@ def test_channels(space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete) ->
     reward, ended, effort, distance = imagined.interoception.unbind(-1)
     assert torch.allclose(distance, (imagined.latent[:, :, 1:] - goal[:, None, None]).square().mean(-1), atol=1e-6)
     assert torch.allclose(ended, 1 - imagined.continuation)
+    ended = ended.detach()
     assert 0 < float(ended.min()) < float(ended.max()) < 1
     assert float(reward.detach().std()) > 0
     expected = model.actions(actions).square().sum(-1) if isinstance(space, spaces.Box) else torch.zeros(2, 3, 5)
@@ -233,9 +236,7 @@ def train(memory: ShortTermMemory, shuffled: bool = False, updates: int = 400) -
         if shuffled:
             window = replace(window, action=window.action.roll(1, 0))
         optimiser.zero_grad()
-        loss, _ = world_model_loss(
-            perception, world_model, window, WorldModelLoss(directions=32), 1.0, draws
-        )
+        loss, _ = world_model_loss(perception, world_model, window, WorldModelLoss(directions=32), 1.0, draws)
         loss.backward()
         optimiser.step()
     return perception.eval(), world_model.eval()
@@ -315,19 +316,19 @@ def test_rare_events_are_foreseen_in_imagined_states(world: World) -> None:
         valid = world.held.valid[:, k] > 0
         event = world.held.terminated[valid, k] > 0
         assert 0.002 < float(event.float().mean()) < 0.1
-        assert area(ended[valid, k], event) > 0.9
-        assert area(reward[valid, k], event) > 0.9
+        assert area(ended[valid, k], event) > 0.97
+        assert area(reward[valid, k], event) > 0.97
         assert float(ended[valid, k][event].mean()) > 4 * float(ended[valid, k][~event].mean())
     valid = world.held.valid > 0
     event = (world.held.terminated > 0) & valid
-    assert float(ended[valid].mean()) == pytest.approx(float(event[valid].float().mean()), abs=0.05)
-    assert float(reward[event].mean()) > 0.7
+    assert float(ended[valid].mean()) == pytest.approx(float(event[valid].float().mean()), abs=0.015)
+    assert float(reward[event].mean()) > 1.0
     assert abs(float(reward[valid & ~event].mean())) < 0.2
     _, _, elsewhere = world.imagine(world.held.action.roll(1, 0))
     k = STEPS - 1
     still = world.held.valid[:, k] > 0
     happened = world.held.terminated[still, k] > 0
-    assert area(ended[still, k], happened) > area(elsewhere[still, k], happened) + 0.01
+    assert area(ended[still, k], happened) > area(elsewhere[still, k], happened) + 0.1
 
 
 def test_goal_distance_orders_places(world: World) -> None:

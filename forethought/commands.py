@@ -1,0 +1,316 @@
+"""The commands that train and measure; importing this module imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from .agent import run
+from .agent.agent import Agent
+from .agent.checkpoint import load_agent
+from .agent.config import RunConfig
+from .agent.evaluation import Result
+from .agent.presets import preset
+from .agent.protocols import (
+    ROOM_BEHAVIOURS,
+    check_room_behaviours,
+    evaluate_protocol,
+    find_protocol,
+    protocol_key,
+)
+from .agent.report import table, write_report
+from .agent.run import CompareConfig
+from .envs.make import has_levels
+from .envs.rooms import PROTOCOLS, Protocol
+from .options import UsageError, given, parse, wants_help
+from .progress import RowProgress, TrainingProgress, phases_done
+
+_PROTOCOLS = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
+_RUN_FILES = ("config.json", "progress.json", "weights.safetensors", "learner.safetensors", "provenance.json")
+_RUN_FOLDERS = ("memory", "tensorboard", "compare")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of `forethought train`: where, and all settings of a run."""
+
+    settings: Annotated[RunConfig, tyro.conf.arg(name="")]
+    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/ENV/seedN)")] = None
+    """Run folder."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the interrupted run in the folder, with its settings."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the run that the folder holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """Settings that may differ from the run's; what is None stays as it was trained."""
+
+    planner: str | None = None
+    """Planner of Mode-2."""
+    horizon: int | None = None
+    """Steps that are imagined."""
+    candidates: int | None = None
+    """Courses of action per iteration."""
+    iterations: int | None = None
+    """Iterations per decision."""
+    device: str | None = None
+    """auto, cpu or cuda."""
+    threads: int | None = None
+    """Torch threads on the CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `forethought evaluate`."""
+
+    changes: Annotated[Changes, tyro.conf.arg(name="")] = Changes()
+    mode: Literal["mode-1", "mode-2", "both"] = "both"
+    """How the agent acts."""
+    episodes: int = 32
+    """Episodes per mode, on levels, starts or pairs that training did not see."""
+    seed: int = 1_000
+    """Seed of these; the same for both modes."""
+    sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Mode-1 draws from its policy instead of taking the likeliest action."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({_PROTOCOLS})")] = None
+    """Rooms: how success is measured; by default the hardest that the room has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareOptions:
+    """Options of `forethought compare`."""
+
+    settings: Annotated[CompareConfig, tyro.conf.arg(name="")]
+    changes: Annotated[Changes, tyro.conf.arg(name="")] = Changes()
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: RUN/compare)")] = None
+    """Where the report goes."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({_PROTOCOLS})")] = None
+    """Rooms: how success is measured; by default the hardest that the room has."""
+
+
+def train(arguments: Sequence[str], console: Console) -> int:
+    """`forethought train ENV …`."""
+    about = "Train an agent and leave it in a run folder, with TensorBoard files. Ctrl-C saves; --resume goes on."
+    if not arguments or arguments[0].startswith("-"):
+        if not wants_help(arguments):
+            raise UsageError("train needs an environment first: forethought train ENV …; forethought envs lists them")
+        about += " ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id; these are the defaults for the first."
+        arguments = ["procgen:fruitbot", *arguments]
+        prog = "forethought train ENV"
+    else:
+        prog = f"forethought train {arguments[0]}"
+    id, rest = arguments[0], arguments[1:]
+    has_levels(id)  # refuses an unknown id
+    default, name = preset(id), given("--run", rest)
+    folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
+    if "--resume" in rest and not wants_help(rest):
+        default = _read_run(folder).config
+    options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
+    config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
+    if config.env.id != id:
+        what = f"{folder} holds a run of" if options.resume else "--env.id says"
+        raise UsageError(f"{what} {config.env.id!r} and ENV is {id!r}; name the same environment")
+    run.check_settings(config)
+    _make_way(config, folder, options)
+    return _train(config, folder, options.resume, console)
+
+
+def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
+    """Refuse to write over a run that nobody gave up; remove one that was."""
+    if options.resume and options.overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    if options.resume or not any((folder / name).exists() for name in ("config.json", "progress.json")):
+        return
+    if not options.overwrite:
+        raise ValueError(
+            f"{folder} already holds a run; go on with it (--resume), replace it (--overwrite) or name another folder "
+            "(--run FOLDER)"
+        )
+    run.prepare(config)[1].close()  # a mistake in the settings must not cost the old run
+    for name in _RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in _RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> int:
+    done = phases_done(config, json.loads((folder / "progress.json").read_text())) if resume else {}
+    threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
+    header = f"{'going on with' if resume else 'training on'} {config.env.id} → {folder} ({config.device}, {threads})"
+    progress = TrainingProgress(config, console, folder, done, header)
+    try:
+        with progress:
+            run.train(config, folder, progress, resume)
+    except KeyboardInterrupt as stop:
+        if progress.writer is None or not (folder / "progress.json").is_file():
+            raise
+        number: int = getattr(stop, "number", signal.SIGINT)
+        _tell(console, f"stopped; everything so far is saved in {folder}")
+        _tell(console, f"go on with: forethought train {shlex.join([config.env.id, '--run', str(folder)])} --resume")
+        return 128 + number
+    _tell(console, f"trained in {progress.elapsed:.0f} s; saved in {folder}:")
+    _tell(console, "  weights.safetensors, config.json   the agent")
+    _tell(console, "  tensorboard/                       curves: tensorboard --logdir " + shlex.quote(str(folder)))
+    _tell(console, f"next: forethought compare {shlex.quote(str(folder))}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str], console: Console) -> int:
+    """`forethought evaluate RUN …`."""
+    about = "Measure a trained agent on levels, starts or pairs that training did not see: mean and 95 % interval."
+    options, folder = _parse_for_run("evaluate", EvaluateOptions, EvaluateOptions(), arguments, about)
+    agent = _load(folder, options.changes)
+    modes = ("mode-1", "mode-2") if options.mode == "both" else (options.mode,)
+    config = CompareConfig(modes, options.episodes, 1, options.sample, options.seed, film=0)
+    protocol = find_protocol(options.protocol, agent.config.env.id)
+    rows = _measure(agent, config, protocol, console)
+    console.print(table(rows, _title(agent, config, protocol)))
+    return 0
+
+
+def compare(arguments: Sequence[str], console: Console) -> int:
+    """`forethought compare RUN …`."""
+    about = "Compare both modes with random play and an upper bound where none of them has been; writes a report."
+    if not wants_help(arguments) and arguments and not arguments[0].startswith("-"):
+        default = CompareOptions(default_comparison(_read_run(Path(arguments[0])).config.env.id))
+    else:
+        default = CompareOptions(CompareConfig())
+    options, folder = _parse_for_run("compare", CompareOptions, default, arguments, about)
+    agent, config = _load(folder, options.changes), options.settings
+    protocol = find_protocol(options.protocol, agent.config.env.id)
+    out = options.out or folder / "compare"
+    _check_comparison(agent, config, protocol)
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
+    rows = _measure(agent, config, protocol, console)
+    title = _title(agent, config, protocol)
+    metadata: dict[str, Any] = run.provenance() | {
+        "command": shlex.join(["forethought", "compare", *arguments]),
+        "run": str(folder),
+        "env": dataclasses.asdict(agent.config.env),
+        "protocol": protocol.name if protocol else None,
+        "comparison": dataclasses.asdict(config),
+        "training_seed": agent.config.seed,
+        "training": _read_progress(folder),
+    }
+    report = write_report(rows, title, out, metadata)
+    console.print(table(rows, title))
+    for path in (report.chart, report.video, report.summary, report.episodes):
+        if path is not None:
+            _tell(console, str(path))
+    return 0
+
+
+def default_comparison(id: str) -> CompareConfig:
+    """The rows that this world can have."""
+    if find_protocol(None, id) is not None:
+        return CompareConfig(ROOM_BEHAVIOURS, episodes=100)
+    return CompareConfig() if has_levels(id) else CompareConfig(("mode-1", "mode-2", "random"))
+
+
+def default_folder(id: str, seed: str) -> Path:
+    """Where a run goes that was given no folder."""
+    return Path("runs") / re.sub(r"[^A-Za-z0-9_.-]+", "-", id) / f"seed{seed}"
+
+
+def _parse_for_run(command: str, kind: type[Any], default: Any, arguments: Sequence[str], about: str) -> Any:
+    """Options and folder of a command about a trained run; ``--help`` works without a run."""
+    if arguments and not arguments[0].startswith("-"):
+        subject, rest = arguments[0], arguments[1:]
+    elif wants_help(arguments):
+        subject, rest = "RUN", arguments
+    else:
+        raise UsageError(
+            f"{command} needs a run folder first: forethought {command} RUN …; forethought train prints it"
+        )
+    if not wants_help(rest):
+        _check_folder(Path(subject))
+    return parse(kind, default, rest, f"forethought {command} {subject}", about), Path(subject)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no run folder {folder}; give the one that forethought train printed")
+
+
+def _read_run(folder: Path) -> Agent:
+    _check_folder(folder)
+    return load_agent(folder, device="cpu")
+
+
+def _read_progress(folder: Path) -> dict[str, Any]:
+    path = folder / "progress.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _load(folder: Path, changes: Changes) -> Agent:
+    """The run's agent with changed settings, which are checked as those of a training are."""
+    saved = _read_run(folder).config
+    wanted = {name: value for name, value in dataclasses.asdict(changes).items() if value is not None}
+    outer = {name: wanted.pop(name) for name in ("device", "threads") if name in wanted}
+    task = dataclasses.replace(saved.task, thinking=dataclasses.replace(saved.task.thinking, **wanted))
+    run.check_settings(dataclasses.replace(saved, task=task, **outer))
+    agent = load_agent(folder, task=task, **outer)
+    torch.set_num_threads(agent.config.threads)
+    return agent
+
+
+def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | None) -> None:
+    """Refuse before the work what would fail after it."""
+    for name, value, least in (
+        ("episodes", config.episodes, 1),
+        ("oracle_episodes", config.oracle_episodes, 1),
+        ("seed", config.seed, 0),
+        ("film", config.film, 0),
+    ):
+        if value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least {least}")
+    names = config.behaviours
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"--behaviours is {' '.join(names) or 'empty'}, expected different rows, such as mode-1 mode-2"
+        )
+    if protocol is None:
+        run.check_behaviours(names, agent.config.env.id)
+    else:
+        check_room_behaviours(names, agent, protocol)
+
+
+def _measure(agent: Agent, config: CompareConfig, protocol: Protocol | None, console: Console) -> list[Result]:
+    _check_comparison(agent, config, protocol)
+    with RowProgress(config.behaviours, console) as progress:
+        if protocol is None:
+            return run.compare(agent, config, progress)
+        return evaluate_protocol(
+            agent,
+            protocol,
+            config.behaviours,
+            config.episodes,
+            config.seed,
+            sample=config.sample,
+            film=config.film,
+            progress=progress,
+        )
+
+
+def _title(agent: Agent, config: CompareConfig, protocol: Protocol | None) -> str:
+    id = agent.config.env.id
+    if protocol is not None:
+        return f"{id}, protocol {protocol.name}, held-out pairs (seed {config.seed})"
+    return f"{id}, {'unseen levels' if has_levels(id) else 'unseen starts'} (seed {config.seed})"
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

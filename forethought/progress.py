@@ -1,0 +1,257 @@
+"""What a user sees and TensorBoard gets while a run trains: one line per phase, with numbers and the time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from .agent.config import RunConfig
+
+PHASES = ("collect", "world model", "rounds", "behaviour")
+_PLAIN_SECONDS = 10.0  # between lines where there is no terminal
+_DRAW_SECONDS = 0.1
+_POINTS = 200  # that TensorBoard gets of a phase, about
+
+
+def phase_totals(config: RunConfig) -> dict[str, int]:
+    """Units of work of each phase over the whole schedule; steps of all environments count as one."""
+    schedule, envs = config.schedule, config.env.num_envs
+    updates = schedule.rounds * schedule.round_updates
+    return {
+        "collect": max(1, schedule.prefill // envs) + schedule.rounds * max(1, schedule.round_steps // envs),
+        "world model": schedule.prefill_updates + updates,
+        "rounds": schedule.rounds,
+        "behaviour": updates * schedule.behaviour_updates + schedule.final_behaviour_updates,
+    }
+
+
+def phases_done(config: RunConfig, progress: Mapping[str, int]) -> dict[str, int]:
+    """How far the phases are in a run that is resumed from this `progress.json`."""
+    schedule, envs, rounds = config.schedule, config.env.num_envs, progress["rounds"]
+    steps = max(1, schedule.prefill // envs) + rounds * max(1, schedule.round_steps // envs)
+    return {
+        "collect": steps if progress["filled"] else 0,
+        "world model": progress["updates"],
+        "rounds": rounds,
+        "behaviour": rounds * schedule.round_updates * schedule.behaviour_updates + progress["final"],
+    }
+
+
+class Phase:
+    """One phase: how much is done over the whole schedule, and how long that took."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.base, self.done = total, done, done
+        self.last, self.last_total = 0, 0
+        self.seconds, self.began = 0.0, done
+        self.numbers: dict[str, float] = {}
+        self.written: int | None = None
+
+    def advance(self, done: int, total: int) -> None:
+        """Take in a report; ``done`` starts anew with every stretch of the phase."""
+        if done <= self.last:
+            self.base += self.last_total
+        self.last, self.last_total = done, total
+        self.done = self.base + done
+        self.total = max(self.total, self.done)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left, where the phase has run long enough to tell."""
+        if self.done >= self.total:
+            return 0.0
+        units = self.done - self.began
+        return self.seconds / units * (self.total - self.done) if units > 0 else None
+
+
+class TrainingProgress:
+    """Told of every unit of work (`agent.training.Report`); draws and writes at a bearable rate.
+
+    Nothing is drawn or written before work begins, so that a refused setting leaves no trace.
+
+    Args:
+        config: Of the run; says how much there is to do.
+        console: Bars on a terminal, a line now and then elsewhere.
+        folder: Run folder; event files go into its `tensorboard/`.
+        done: How far the phases are in a resumed run.
+        header: Printed when work begins.
+    """
+
+    def __init__(self, config: RunConfig, console: Console, folder: Path, done: Mapping[str, int], header: str) -> None:
+        self.phases = {name: Phase(total, done.get(name, 0)) for name, total in phase_totals(config).items()}
+        self.phases["rounds"].base = 0  # rounds are reported by their number
+        self.console, self.folder, self.header = console, folder, header
+        self.writer: SummaryWriter | None = None
+        self.bars: Progress | None = None
+        self.tasks: dict[str, TaskID] = {}
+        self.start = self.then = time.monotonic()
+        self.drawn, self.current = 0.0, ""
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self._draw()
+            self.bars.stop()
+        elif self.current:
+            self._line(self.current)
+        if self.writer is not None:
+            self.writer.close()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    def __call__(self, phase: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Take in a report."""
+        if self.writer is None:
+            self._open()
+        name = "rounds" if phase.startswith("round") else phase
+        now, state = time.monotonic(), self.phases[name]
+        if name == "rounds":
+            state.done, state.total = done, max(total, done)
+        else:
+            state.advance(done, total)
+        state.numbers = dict(metrics)
+        if name != "rounds":
+            state.seconds += now - self.then
+        self.then = now
+        self._write(name, state)
+        self._show(name, now)
+
+    def _open(self) -> None:
+        self.console.print(self.header, soft_wrap=True, highlight=False, markup=False)
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+        if not self.console.is_terminal:
+            return
+        columns = ("{task.description}", BarColumn(24), MofNCompleteColumn(), "{task.fields[left]}")
+        drawn = [TextColumn(part, markup=False) if isinstance(part, str) else part for part in columns]
+        self.bars = Progress(*drawn, TextColumn("{task.fields[numbers]}", style="dim"), console=self.console)
+        for name, phase in self.phases.items():
+            if phase.total:
+                self.tasks[name] = self.bars.add_task(name, total=phase.total, left="", numbers="")
+        self.tasks["in all"] = self.bars.add_task("in all", total=100, left="", numbers="")
+        self.bars.start()
+
+    def _write(self, name: str, phase: Phase) -> None:
+        assert self.writer is not None
+        stride = max(1, phase.total // _POINTS)
+        if phase.written is not None and phase.done - phase.written < stride and phase.done < phase.total:
+            return
+        phase.written = phase.done
+        for key, value in phase.numbers.items():
+            self.writer.add_scalar(f"{name}/{key}".replace(" ", "_"), value, phase.done)
+
+    def _show(self, name: str, now: float) -> None:
+        if self.bars is not None:
+            if now - self.drawn > _DRAW_SECONDS:
+                self.drawn = now
+                self._draw()
+        elif name != "rounds" and (now - self.drawn > _PLAIN_SECONDS or not self.current):
+            self.drawn, self.current = now, name
+            self._line(name)
+        else:
+            self.current = name
+
+    def _left(self) -> tuple[float, bool]:
+        """Seconds left in all, and whether nothing is missing from this number."""
+        parts = [phase.left for name, phase in self.phases.items() if name != "rounds"]
+        return sum(part for part in parts if part is not None), None not in parts
+
+    def _draw(self) -> None:
+        assert self.bars is not None
+        for name, phase in self.phases.items():
+            if name in self.tasks:
+                left = "" if name == "rounds" or phase.left is None else f"{clock(phase.left)} left"
+                self.bars.update(
+                    self.tasks[name],
+                    completed=phase.done,
+                    total=phase.total,
+                    left=left,
+                    numbers=numbers(phase.numbers),
+                )
+        left_seconds, whole = self._left()
+        share = 100 * self.elapsed / max(self.elapsed + left_seconds, 1e-9) if whole else 0
+        at_least = "" if whole else "at least "
+        text = f"{at_least}{clock(left_seconds)} left, {clock(self.elapsed)} gone"
+        self.bars.update(self.tasks["in all"], completed=int(share), left=text)
+
+    def _line(self, name: str) -> None:
+        phase = self.phases[name]
+        left, whole = self._left()
+        rounds = self.phases["rounds"]
+        parts = [
+            f"[{clock(self.elapsed)}] {name} {phase.done}/{phase.total}",
+            f"round {rounds.done}/{rounds.total}" if rounds.total else "",
+            f"{'' if whole else 'at least '}{clock(left)} left in all",
+            numbers(phase.numbers),
+        ]
+        self.console.print(Text(", ".join(part for part in parts if part)), soft_wrap=True)
+
+
+class RowProgress:
+    """Finished episodes of each row of a comparison.
+
+    Args:
+        names: Of the rows.
+        console: Bars on a terminal, a line per finished row elsewhere.
+    """
+
+    def __init__(self, names: Sequence[str], console: Console) -> None:
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.tasks = {name: self.bars.add_task(name, total=None, start=False, state="") for name in names}
+        self.began: dict[str, float] = {}
+        self.finished: set[str] = set()
+
+    def __enter__(self) -> dict[str, Callable[[int, int], None]]:
+        self.bars.start()
+        return {name: self._teller(name) for name in self.tasks}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def _teller(self, name: str) -> Callable[[int, int], None]:
+        def tell(done: int, wanted: int) -> None:
+            now = time.monotonic()
+            seconds = now - self.began.setdefault(name, now)
+            state = f"{done}/{wanted} episodes, {clock(seconds)}"
+            self.bars.start_task(self.tasks[name])
+            self.bars.update(self.tasks[name], completed=done, total=wanted, state=state)
+            if done >= wanted and name not in self.finished:
+                self.finished.add(name)
+                if not self.console.is_terminal:
+                    self.console.print(Text(f"{name}: {state}"), soft_wrap=True)
+
+        return tell
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, hours where there are any."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def numbers(metrics: Mapping[str, float], count: int = 3) -> str:
+    """The first few metrics in short."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in list(metrics.items())[:count])
