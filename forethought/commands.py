@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import shutil
 import signal
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -117,7 +119,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     default, name = preset(id), given("--run", rest)
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
-        default = _read_run(folder).config
+        default = _read_settings(folder)
     options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
     config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
     if config.env.id != id:
@@ -152,7 +154,8 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
     header = f"{'going on with' if resume else 'training on'} {config.env.id} → {folder} ({config.device}, {threads})"
     progress = TrainingProgress(config, console, folder, done, header)
     try:
-        with progress:
+        with progress, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*reward is a NaN value")  # an error of ours says it better
             run.train(config, folder, progress, resume)
     except KeyboardInterrupt as stop:
         if progress.writer is None or not (folder / "progress.json").is_file():
@@ -185,7 +188,7 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     """`forethought compare RUN …`."""
     about = "Compare both modes with random play and an upper bound where none of them has been; writes a report."
     if not wants_help(arguments) and arguments and not arguments[0].startswith("-"):
-        default = CompareOptions(default_comparison(_read_run(Path(arguments[0])).config.env.id))
+        default = CompareOptions(default_comparison(_read_settings(Path(arguments[0])).env.id))
     else:
         default = CompareOptions(CompareConfig())
     options, folder = _parse_for_run("compare", CompareOptions, default, arguments, about)
@@ -193,6 +196,7 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     protocol = find_protocol(options.protocol, agent.config.env.id)
     out = options.out or folder / "compare"
     _check_comparison(agent, config, protocol)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     rows = _measure(agent, config, protocol, console)
     title = _title(agent, config, protocol)
@@ -245,9 +249,11 @@ def _check_folder(folder: Path) -> None:
         raise FileNotFoundError(f"there is no run folder {folder}; give the one that forethought train printed")
 
 
-def _read_run(folder: Path) -> Agent:
+def _read_settings(folder: Path) -> RunConfig:
+    """A run's settings, read along with all that acting needs; also where the run's device is not."""
     _check_folder(folder)
-    return load_agent(folder, device="cpu")
+    read = load_agent(folder, device="cpu").config
+    return dataclasses.replace(read, device=json.loads((folder / "config.json").read_text())["config"]["device"])
 
 
 def _read_progress(folder: Path) -> dict[str, Any]:
@@ -257,7 +263,7 @@ def _read_progress(folder: Path) -> dict[str, Any]:
 
 def _load(folder: Path, changes: Changes) -> Agent:
     """The run's agent with changed settings, which are checked as those of a training are."""
-    saved = _read_run(folder).config
+    saved = _read_settings(folder)
     wanted = {name: value for name, value in dataclasses.asdict(changes).items() if value is not None}
     outer = {name: wanted.pop(name) for name in ("device", "threads") if name in wanted}
     task = dataclasses.replace(saved.task, thinking=dataclasses.replace(saved.task.thinking, **wanted))

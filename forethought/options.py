@@ -41,9 +41,11 @@ def parse(kind: type[T], default: T, arguments: Sequence[str], prog: str, descri
 
 
 def in_one_line(box: str) -> str:
-    """What tyro says in a box, in one line: the message and the options it suggests."""
+    """What tyro says in a box (of dashes where there is no UTF-8), in one line: message and suggested options."""
     lines = [line.strip("│ ").strip() for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-    sections = [part.strip() for part in re.split(r"─{4,}", " ".join(lines))]
+    sections = [part.strip() for part in re.split(r"─{4,}|-{4,}", " ".join(lines))]
+    if "╭" not in box:
+        sections = sections[1:] or sections  # the title
     message = sections[0].rstrip(".")
     meant = [part for part in sections[1:] if part.startswith("Perhaps you meant")]
     suggested = re.findall(r"(?:^|\s)(--[\w.-]+)", meant[0]) if meant else []

@@ -29,7 +29,7 @@ class CriticConfig:
 class Critic(nn.Module):
     """TC(s): expected future energy Σ_{k≥1} γ^k IC(s[k]) of every drive, for unit weights.
 
-    That is the energy F of the plan that will be followed, so that with a perfect critic F does not depend on the horizon.
+    That is the energy F of the plan that will be followed, so with a perfect critic F is the same for every horizon.
 
     Because there is a head for each drive, new weights v need no new training. With ``goals`` it is TC(s, goal).
     """

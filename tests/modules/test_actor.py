@@ -187,7 +187,7 @@ def test_goals() -> None:
     assert torch.equal(blind(state, here).logits, blind(state, there).logits)
     assert torch.equal(blind(state, here).logits, blind(state, PLAIN).logits)
     assert (seeing(state, here).logits - seeing(state, there).logits).abs().max() > 0.1
-    with pytest.raises(ValueError, match="this actor acts towards goals but the configuration has none"):
+    with pytest.raises(ValueError, match="this actor was made for goals and the configuration has none"):
         seeing(state, PLAIN)
     # each environment's own goal
     mixed = PLAIN.with_goal(torch.tensor([[-1.0] * 4, [1.0] * 4]))

@@ -32,7 +32,7 @@ def test_a_goal_task_weighs_distance_and_carries_the_goal() -> None:
     goal = torch.arange(6.0).view(2, 3)
     made = Configurator(Task(goals=True, pleasure=2.0, ending=3.0, effort=0.5))("mode-2", State(goal))
     assert made.u.tolist() == [0.0, 0.0, 0.5, 1.0]
-    assert made.v.tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert made.v.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert made.goal is not None
     assert torch.equal(made.goal, goal)
 

@@ -162,7 +162,7 @@ def make_window(observation: Tensor, action: Tensor) -> Window:
     batch, steps = action.shape[:2]
     zero, one = torch.zeros(batch, steps), torch.ones(batch, steps)
     plan = torch.zeros(batch, steps + 1, 1)
-    return Window(observation, action, zero, zero, zero, one, one, plan, action, plan[..., 0], None)
+    return Window(observation, action, zero, zero, zero, one, one, plan, action, plan[..., 0])
 
 
 MOVES = torch.tensor([[0.0, 0.0], [2.0, 0.0], [-2.0, 0.0], [0.0, 2.0], [0.0, -2.0]])

@@ -201,7 +201,7 @@ def look(position: np.ndarray) -> np.ndarray:
 def corridor(seed: int, length: int = 150) -> ShortTermMemory:
     """32 streams of random walks. Where x passes 1 the episode ends with reward 2; where y passes −1 with nothing."""
     draws = np.random.default_rng(seed)
-    shape = MemoryShape((5,), pixels=False, action=(2,), discrete=False, plan=4, horizon=1, goal=False)
+    shape = MemoryShape((5,), pixels=False, action=(2,), discrete=False, plan=4, horizon=1)
     memory = ShortTermMemory(shape, 32, 32 * length)
 
     def anywhere() -> np.ndarray:

@@ -1,0 +1,41 @@
+# make demo   trains on a real game and compares both modes on unseen levels (about ten minutes)
+# make test   runs the tests
+# make lint   formatting, style and types
+# Each sets up .venv by itself; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/demo
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test lint format clean
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 13); sys.exit(None if ok else "Python %d.%d found, 3.10 to 3.12 needed: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/forethought train procgen:fruitbot --run $(DEMO)
+	$(BIN)/forethought compare $(DEMO)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/installed
+	$(BIN)/python -m pip install --quiet --no-deps --target build/installed .
+	cd build && MYPYPATH=installed ../$(BIN)/python -m mypy --config-file ../pyproject.toml -p forethought
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,447 @@
+"""The command line, end to end through main(), with tiny settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from forethought import Levels, LevelSplit, __version__
+from forethought.cli import in_short, main
+from forethought.options import given, in_one_line
+
+SMALL = {
+    "threads": 1,
+    "env.num-envs": 4,
+    "model-loss.batch": 8,
+    "behaviour.batch": 8,
+    "task.thinking.horizon": 4,
+    "task.thinking.candidates": 8,
+    "task.thinking.iterations": 2,
+    "task.thinking.hold": 1,
+    "task.thinking.commit": 1,
+    "schedule.prefill": 200,
+    "schedule.prefill-updates": 10,
+    "schedule.rounds": 1,
+    "schedule.round-steps": 80,
+    "schedule.round-updates": 4,
+    "schedule.reanalyse": 4,
+    "schedule.final-behaviour-updates": 5,
+}
+TINY = [f"--{name}={value}" for name, value in SMALL.items()]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("FORETHOUGHT_TRACEBACK", raising=False)
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cartpole") / "run"
+    assert main(["train", "CartPole-v1", "--run", str(folder), *TINY]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("room") / "run"
+    assert main(["train", "TwoRoom", "--run", str(folder), *TINY]) == 0
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr with which these arguments are refused."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", captured.err), captured.err
+    return captured.err
+
+
+def names(output: str) -> list[str]:
+    """First column of a rich table."""
+    return [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")]
+
+
+def scalars(folder: Path) -> set[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return set(events.Tags()["scalars"])
+
+
+class NaNReward(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros(3, np.float32), float("nan"), False, False, {}
+
+
+# Explanations
+
+
+def test_without_arguments_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == alone
+    for command in ("train ENV", "evaluate RUN", "compare RUN", "envs", "doctor"):
+        assert command in alone
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"forethought {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train"], ["procgen:fruitbot", "--schedule.prefill INT", "--resume", "Decisions collected at random"]),
+        (["train", "Pendulum-v1"], ["default: Pendulum-v1", "--task.thinking.planner", "--seed INT"]),
+        (["evaluate"], ["--mode", "--protocol", "two_room-cross-room-100", "--candidates"]),
+        (["compare"], ["--behaviours", "--oracle-episodes", "--out FOLDER"]),
+        (["doctor"], ["Exit code"]),
+        (["envs"], ["--gymnasium TEXT"]),
+    ],
+)
+def test_help_of_each_command(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: list[str]) -> None:
+    assert main([*arguments, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in expected:
+        assert text in out
+
+
+def test_help_shows_the_defaults_of_its_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    from forethought import preset
+
+    assert main(["train", "TwoRoom", "--help"]) == 0
+    assert f"default: {preset('TwoRoom').env.pairs}" in capsys.readouterr().out
+
+
+def test_envs_lists_games_and_rooms(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("procgen:") == 16
+    assert "TwoRoom" in out and "DotWall" in out and "Any Gymnasium id" in out
+    assert main(["envs", "--gymnasium", "cartpole"]) == 0
+    assert "CartPole-v1" in capsys.readouterr().out.split()
+
+
+def test_doctor_tries_what_it_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("Python", "torch", "device", "threads", "Procgen", "video (H.264)", "disk", "runs/"):
+        assert re.search(rf"^{re.escape(name)} +ok", out, re.MULTILINE), out
+    assert "took 10 steps" in out and "training will work" in out
+    assert not Path("runs").exists()
+
+
+def test_doctor_says_what_to_do(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from forethought import doctor
+
+    def broken() -> str:
+        raise RuntimeError("no simulator")
+
+    monkeypatch.setattr(doctor, "_procgen", broken)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^Procgen +missing +reinstall: pip install .*no simulator", out, re.MULTILINE), out
+    assert "will not work before this is mended: Procgen" in out
+
+
+# Round trips
+
+
+def test_train_leaves_agent_provenance_and_curves(cartpole: Path) -> None:
+    for name in ("config.json", "weights.safetensors", "provenance.json", "progress.json"):
+        assert (cartpole / name).is_file()
+    assert json.loads((cartpole / "progress.json").read_text())["finished"]
+    tags = scalars(cartpole)
+    assert "collect/return" in tags and "behaviour/critic" in tags
+    assert any(tag.startswith("world_model/") for tag in tags)
+
+
+def test_training_ends_with_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "CartPole-v1", "--seed", "3", *TINY]) == 0
+    out = capsys.readouterr().out
+    assert "forethought compare runs/CartPole-v1/seed3" in out
+    assert Path("runs/CartPole-v1/seed3/config.json").is_file()
+    assert "behaviour 9/9" in out and "round 1/1" in out  # without a terminal: lines, and all of the schedule counted
+    assert "\x1b" not in out
+
+
+def test_evaluate_measures_both_modes(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(cartpole), "--episodes", "3", "--candidates", "6", "--horizon", "3"]) == 0
+    out = capsys.readouterr().out
+    assert names(out) == ["mode-1", "mode-2"]
+    assert "95 % interval" in out and "6×2 plans of 3 steps" in out
+    assert main(["evaluate", str(cartpole), "--episodes", "2", "--mode", "mode-1", "--sample"]) == 0
+    assert names(capsys.readouterr().out) == ["mode-1"]
+
+
+def test_compare_writes_a_report(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(cartpole), "--episodes", "3", "--film", "4"]) == 0
+    out = capsys.readouterr().out
+    assert names(out) == ["mode-1", "mode-2", "random"]
+    for name in ("comparison.png", "comparison.mp4", "summary.json", "episodes.csv"):
+        assert str(cartpole / "compare" / name) in out
+        assert (cartpole / "compare" / name).stat().st_size > 0
+    summary = json.loads((cartpole / "compare" / "summary.json").read_text())
+    assert summary["metadata"]["command"].startswith("forethought compare ")
+    assert summary["metadata"]["env"]["id"] == "CartPole-v1"
+    assert summary["metadata"]["training"]["decisions"] == 280
+
+
+def test_rooms_are_measured_by_protocol(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(room), "--episodes", "3", "--film", "3", "--out", "here"]) == 0
+    out = capsys.readouterr().out
+    assert "two_room cross-room/100" in out
+    assert names(out) == ["mode-1", "mode-2", "random", "no-op", "expert"]
+    assert "100 %" in next(line for line in out.splitlines() if "expert" in line and line.startswith("│"))
+    assert json.loads(Path("here/summary.json").read_text())["metadata"]["protocol"] == "two_room cross-room/100"
+    assert main(["evaluate", str(room), "--episodes", "2", "--mode", "mode-2", "--protocol", "two_room-25-50"]) == 0
+    assert "two_room 25/50" in capsys.readouterr().out
+
+
+def test_protocol_rows_share_their_held_out_pairs(room: Path) -> None:
+    from forethought.envs.rooms import TWO_ROOM_25_50
+
+    from forethought import evaluate_protocol, load_agent
+
+    agent = load_agent(room)
+    first, again = (evaluate_protocol(agent, TWO_ROOM_25_50, ("random", "expert"), 6, seed=5) for _ in range(2))
+    assert [row.episodes for row in first] == [row.episodes for row in again]
+    assert first[1].successes.all() and first[0].calls == first[1].calls == 0
+
+
+def test_a_second_run_does_not_replace_the_first(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (cartpole / "weights.safetensors").read_bytes()
+    said = refusal(capsys, "train", "CartPole-v1", "--run", str(cartpole), *TINY)
+    assert "--resume" in said and "--overwrite" in said and "--run" in said
+    refusal(capsys, "train", "CartPole-v1", "--run", str(cartpole), "--overwrite", "--task.thinking.planner", "cem")
+    assert (cartpole / "weights.safetensors").read_bytes() == before
+
+
+def test_overwrite_starts_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 0
+    Path("r/compare").mkdir()
+    assert main(["train", "CartPole-v1", "--run", "r", "--overwrite", "--task.ending", "0.5", *TINY]) == 0
+    assert json.loads(Path("r/config.json").read_text())["config"]["task"]["ending"] == 0.5
+    assert len(list(Path("r/tensorboard").iterdir())) == 1 and not Path("r/compare").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [*TINY, "--schedule.prefill-updates", "400"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "forethought", "train", "CartPole-v1", "--run", "r", *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("training on CartPole-v1")
+        process.stdout.readline()  # the first report: work has begun
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "saved in r" in out and "forethought train CartPole-v1 --run r --resume" in out
+    assert "Traceback" not in err
+    assert not json.loads(Path("r/progress.json").read_text())["finished"]
+    if number == signal.SIGINT:
+        assert "--resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r")
+        assert "same environment" in refusal(capsys, "train", "Acrobot-v1", "--run", "r", "--resume")
+        assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 0
+        progress = json.loads(Path("r/progress.json").read_text())
+        assert progress["finished"] and progress["updates"] == 404
+        assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
+
+
+# Bad input: one line, exit code 2, and nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("trian CartPole-v1", ["'trian'", "did you mean train"]),
+        ("train", ["environment first"]),
+        ("train CartPol-v1", ["'CartPol-v1'", "CartPole-v1"]),
+        ("train procgen:frutbot", ["'procgen:frutbot'", "procgen:fruitbot"]),
+        ("train CartPole-v1 --env.num-env 3", ["--env.num-env,", "perhaps you meant --env.num-envs"]),
+        ("train CartPole-v1 --seed x", ["--seed", "'x'"]),
+        ("train CartPole-v1 --seed -1", ["-1", "non-negative"]),
+        ("train CartPole-v1 --schedule.mode mode-3", ["'mode-3'", "'mode-2'"]),
+        ("train CartPole-v1 --env.id Acrobot-v1", ["Acrobot-v1", "CartPole-v1"]),
+        ("train CartPole-v1 --env.distribution-mode easy", ["distribution_mode"]),
+        ("train CartPole-v1 --device gpuu", ["'gpuu'", "cpu"]),
+        ("train CartPole-v1 --task.thinking.planner cemm", ["'cemm'", "'categorical_cem'"]),
+        ("train CartPole-v1 --task.thinking.planner cem", ["'cem'", "Discrete(2)", "'categorical_cem'"]),
+        ("train procgen:fruitbot --task.thinking.planner cem", ["'cem'", "Discrete(15)"]),
+        ("train procgen:fruitbot --env.distribution-mode silly", ["'silly'", "easy"]),
+        ("train CartPole-v1 --env.num-envs 0", ["num_envs is 0", "at least 1"]),
+        ("train procgen:fruitbot --env.num-envs 0", ["num_envs is 0", "at least 1"]),
+        ("train TwoRoom --env.num-envs 0", ["num_envs is 0", "at least 1"]),
+        ("train CartPole-v1 --resume", ["runs/CartPole-v1/seed0"]),
+        ("train CartPole-v1 --resume --overwrite", ["runs/CartPole-v1/seed0"]),
+        ("evaluate", ["run folder first"]),
+        ("evaluate nowhere", ["nowhere", "forethought train"]),
+        ("evaluate .", ["holds no trained agent", "forethought train"]),
+        ("compare .", ["holds no trained agent", "forethought train"]),
+        ("doctor now", ["'now'"]),
+        ("envs --all", ["'--all'"]),
+        ("envs --gymnasium zzz", ["'zzz'"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: str, expected: list[str]
+) -> None:
+    said = refusal(capsys, *arguments.split())
+    for text in expected:
+        assert text in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("compare RUN --behaviours oracle", ["no oracle"]),
+        ("compare RUN --behaviours mode-9", ["'mode-9'", "mode-2"]),
+        ("compare RUN --behaviours mode-1 mode-1", ["mode-1 mode-1"]),
+        ("compare RUN --episodes 0", ["--episodes is 0", "at least 1"]),
+        ("compare RUN --episodes 1 --out RUN/config.json", ["config.json"]),
+        ("evaluate RUN --protocol two_room-25-50", ["has no protocols"]),
+        ("evaluate RUN --planner cem", ["'cem'", "Discrete(2)"]),
+        ("evaluate RUN --candidates 0", ["candidates is 0"]),
+        ("evaluate RUN --mode mode-3", ["'mode-3'"]),
+        ("evaluate RUN --seed -1", ["-1"]),
+    ],
+)
+def test_mistakes_about_a_run_are_told_in_one_line(
+    cartpole: Path, capsys: pytest.CaptureFixture[str], arguments: str, expected: list[str]
+) -> None:
+    said = refusal(capsys, *arguments.replace("RUN", str(cartpole)).split())
+    for text in expected:
+        assert text in said
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [("Acrobot-v1", ["(4,)", "(6,)"]), ("MountainCar-v0", ["Discrete(2)", "Discrete(3)"]), ("Nope-v1", ["'Nope-v1'"])],
+)
+def test_a_checkpoint_of_another_world_is_refused(
+    cartpole: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, other: str, expected: list[str]
+) -> None:
+    for name in ("config.json", "weights.safetensors"):
+        (tmp_path / name).write_bytes((cartpole / name).read_bytes().replace(b'"CartPole-v1"', f'"{other}"'.encode()))
+    for command in ("evaluate", "compare"):
+        said = refusal(capsys, command, str(tmp_path), "--episodes", "2")
+        for text in expected:
+            assert text in said
+
+
+def test_rooms_refuse_protocols_and_rows_that_are_not_theirs(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "evaluate", str(room), "--protocol", "dot_wall-cross-room-200")
+    assert "two_room-25-50" in said
+    assert "no-op" in refusal(capsys, "compare", str(room), "--behaviours", "oracle")
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_reward_that_is_not_a_number_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    gymnasium.register("NaNReward-v0", entry_point=NaNReward)
+    try:
+        said = refusal(capsys, "train", "NaNReward-v0", "--schedule.prefill-updates", "1000000")
+    finally:
+        del gymnasium.registry["NaNReward-v0"]
+    assert "nan" in said.lower() and "reward" in said.lower()
+
+
+def test_overlapping_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="overlap") as error:
+        LevelSplit(Levels(0, 200), Levels(100, 200))
+    assert "\n" not in str(error.value)
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETHOUGHT_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["evaluate", "nowhere"])
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from forethought import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_a_stop_outside_training_says_that_nothing_was_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forethought import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["doctor"]) == 143
+    assert capsys.readouterr().err == "stopped; nothing was written\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Parts
+
+
+def test_boxes_become_lines() -> None:
+    box = "╭─ Error ───╮\n│ No good:  │\n│ --seed x. │\n│ ───────── │\n│ more      │\n╰───────────╯"
+    assert in_one_line(box) == "No good: --seed x"
+    plain = " Error\n -------\n  No good: \n  --seed x.\n  -----\n  Perhaps you meant:\n    --speed INT\n"
+    assert in_one_line(plain) == "No good: --seed x; perhaps you meant --speed"
+
+
+def test_options_are_found_in_both_spellings() -> None:
+    assert given("--run", ["--x", "1", "--run", "a"]) == given("--run", ["--run=a"]) == "a"
+    assert given("--run", ["--run"]) is None
+
+
+def test_errors_of_the_system_name_the_file() -> None:
+    assert in_short(FileNotFoundError(2, "No such file", "x")).startswith("x: No such file; ")
+    assert in_short(OSError(28, "Could not write x: full. Free some.")) == "Could not write x: full. Free some."
+    assert in_short(ValueError("a\n  b")) == "a b"
+
+
+def test_progress_counts_phases_over_the_whole_schedule() -> None:
+    from forethought.progress import Phase, clock
+
+    phase = Phase(30, 0)
+    for stretch in (10, 1, 1, 18):
+        for done in range(1, stretch + 1):
+            phase.advance(done, stretch)
+    assert phase.done == phase.total == 30 and phase.left == 0
+    half = Phase(40, 20)
+    half.seconds = 10.0
+    assert half.left is None
+    half.advance(10, 20)
+    assert half.done == 30 and half.left == pytest.approx(10.0)
+    assert [clock(s) for s in (0, 61.4, 3661)] == ["0:00", "1:01", "1:01:01"]
