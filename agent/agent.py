@@ -158,7 +158,7 @@ class Acting:
         self.frames = np.zeros((num_envs, history, *spaces.shape), np.uint8 if spaces.pixels else np.float32)
         length = thinking.horizon if mode == "mode-2" else 1
         discrete = agent.modules.world_model.actions.discrete
-        self.course = np.zeros((num_envs, length, *spaces.action.shape), np.int64 if discrete else np.float32)
+        self.course = np.zeros((num_envs, length, *(spaces.action.shape or ())), np.int64 if discrete else np.float32)
         self.commit = min(thinking.commit, length) if mode == "mode-2" else 1
         self.age = np.full(num_envs, self.commit)  # steps of the present plan that were carried out
         self.known = np.zeros(num_envs, np.bool_)  # where there is a last plan to start from

@@ -125,11 +125,11 @@ def _encoded_steps(steps: int, targets: int, generator: torch.Generator) -> list
 
 def _inverse_loss(world_model: WorldModel, pairs: Tensor, encoded: Tensor) -> Tensor:
     """Negative log-likelihood ``[B, T]`` (per action dimension for a Box) of the action between two latents."""
-    output = world_model.inverse(pairs)
+    output: Tensor = world_model.inverse(pairs)
     if not world_model.actions.discrete:
         return (output.chunk(2, dim=-1)[0] - encoded).square().mean(-1)
     sizes = list(world_model.actions.sizes)
-    logs = torch.cat([part.log_softmax(-1) for part in output.split(sizes, dim=-1)], dim=-1)
+    logs = torch.cat([part.log_softmax(-1) for part in torch.split(output, sizes, dim=-1)], dim=-1)
     return -(encoded * logs).sum(-1)
 
 
@@ -179,11 +179,7 @@ class Learner:
             m.perception, m.world_model, window, config, self._prediction_weight(), self.generator
         )
         _check_finite("world-model loss", loss, metrics)
-        self.model_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.model_optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], 5.0)
-        self.model_optimiser.step()
+        _descend(self.model_optimiser, loss)
         m.perception.eval()
         m.world_model.eval()
         self.done += 1
@@ -194,10 +190,7 @@ class Learner:
         critic, config = self.agent.modules.critic, self.agent.config
         loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window)
         _check_finite("critic loss", loss, metrics)
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(critic.parameters(), 5.0)
-        self.critic_optimiser.step()
+        _descend(self.critic_optimiser, loss)
         with torch.no_grad():
             for slow, fast in zip(self.target_critic.parameters(), critic.parameters(), strict=True):
                 slow.lerp_(fast, config.critic.target_rate)
@@ -287,10 +280,7 @@ class Learner:
         loss = imitation - config.behaviour.entropy * entropy
         metrics = {"imitation": float(imitation.detach()), "actor_entropy": float(entropy.detach())}
         _check_finite("actor loss", loss, metrics)
-        self.actor_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(m.actor.parameters(), 5.0)
-        self.actor_optimiser.step()
+        _descend(self.actor_optimiser, loss)
         return metrics
 
     def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor]:
@@ -312,6 +302,15 @@ def to_device(window: Window, device: torch.device) -> Window:
     """The same window on a device."""
     moved = {name: value.to(device) for name, value in vars(window).items() if isinstance(value, Tensor)}
     return replace(window, **moved)
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One gradient step, the gradient's norm clipped at 5."""
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    for group in optimiser.param_groups:
+        torch.nn.utils.clip_grad_norm_(group["params"], 5.0)
+    optimiser.step()
 
 
 def _check_finite(what: str, loss: Tensor, metrics: Metrics) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..modules.actor import Actor
+from ..modules.actor import Actor, Policy
 from ..modules.configurator import Configurator
 from ..modules.cost import IntrinsicCost, plan_energy
 from ..modules.critic import Critic
@@ -50,7 +50,7 @@ def mode_1(
         Actions ``[B, ...]`` in the environment's units.
     """
     s = m.perception.encode(x, configuration)
-    policy = m.actor(s, configuration)
+    policy: Policy = m.actor(s, configuration)
     return policy.sample(generator) if sample else policy.mode()
 
 

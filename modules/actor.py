@@ -30,7 +30,7 @@ class CategoricalPolicy:
     encoder: ActionEncoder
 
     def _components(self) -> list[Tensor]:
-        return [part.log_softmax(-1) for part in self.logits.split(list(self.encoder.sizes), dim=-1)]
+        return [part.log_softmax(-1) for part in torch.split(self.logits, list(self.encoder.sizes), dim=-1)]
 
     def _join(self, parts: list[Tensor]) -> Tensor:
         single = len(parts) == 1 and self.encoder.scalar
@@ -90,7 +90,8 @@ class SquashedGaussianPolicy:
         # E over the elites of (mean_policy − atanh(a))², to first order in the spread
         slope = 1 / (1 - scaled.square().clamp(max=0.98))
         distance = (self.mean - scaled.atanh()).square() + (slope * spread).square().clamp(max=1.0)
-        return (0.5 * distance * (-2 * self.log_std).exp() + self.log_std).sum(-1)
+        loss: Tensor = 0.5 * distance * (-2 * self.log_std).exp() + self.log_std
+        return loss.sum(-1)
 
 
 Policy = CategoricalPolicy | SquashedGaussianPolicy

@@ -136,7 +136,7 @@ class ShortTermMemory:
             )
         at, data = self.cursor, self.data
         self._age = np.where(self._ended, 0, self._age + 1).astype(np.int32)
-        self._ended = np.asarray(terminated | truncated)
+        self._ended = np.logical_or(terminated, truncated)
         data["observation"][:, at] = observation
         data["action"][:, at] = action
         data["reward"][:, at] = reward
@@ -156,7 +156,8 @@ class ShortTermMemory:
         """Say that the next entries do not follow the last ones (the environments were reset or exchanged)."""
         if self.filled:
             last = (self.cursor - 1) % self.length
-            self.data["truncated"][:, last] |= ~self.data["terminated"][:, last]
+            cut = ~self.data["terminated"][:, last].astype(np.bool_)
+            self.data["truncated"][:, last] = cut
         self._ended[:] = True
 
     def _starts(self, steps: int) -> int:

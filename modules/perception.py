@@ -99,7 +99,7 @@ def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module,
         return nn.Sequential(*layers), hidden
     channels = config.history * shape[2]
     trunk = _cnn(channels, config.width) if config.encoder == "cnn" else _impala(channels, config.width)
-    trunk = trunk.to(memory_format=torch.channels_last)
+    trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1]
     return trunk, features

@@ -27,7 +27,8 @@ def sigreg(latent: Tensor, generator: torch.Generator, directions: int = 256) ->
     angles = (latent @ projections).unsqueeze(-1) * knots  # [..., N, directions, knots]
     real = angles.cos().mean(-3) - gaussian
     imaginary = angles.sin().mean(-3)
-    return (2 * count * (weights * gaussian * (real.square() + imaginary.square())).sum(-1)).mean()
+    statistic: Tensor = 2 * count * (weights * gaussian * (real.square() + imaginary.square())).sum(-1)
+    return statistic.mean()
 
 
 def vicreg(latent: Tensor) -> tuple[Tensor, Tensor]:
