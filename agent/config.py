@@ -27,6 +27,8 @@ class EnvConfig:
     """Frames for which each action is held."""
     observation_key: str | None = None
     """Dict observations: the entry to use."""
+    train_levels: int = 200
+    """Procgen: how many levels to learn from, [0, n); the unseen ones are elsewhere."""
     pairs: str | None = None
     """TwoRoom and DotWall: how start and goal are drawn."""
 
@@ -89,7 +91,7 @@ class Schedule:
     """Chance of a random action while collecting with the agent."""
     sticky: int = 1
     """Steps for which a random action is held while prefilling."""
-    behaviour_updates: int = 1
+    behaviour_ratio: float = 1.0
     """Critic and actor updates per world-model update during the rounds."""
     final_behaviour_updates: int = 0
     """Critic and actor updates at the end, with perception and world model at rest."""

@@ -38,9 +38,9 @@ def procgen(id: str) -> RunConfig:
 
 def rooms(id: str) -> RunConfig:
     """A room world: goals from pixels, two-dimensional moves."""
-    thinking = Thinking(horizon=30, candidates=100, iterations=3, hold=5, commit=5)
+    thinking = Thinking(horizon=15, candidates=64, iterations=2, hold=5, commit=5)
     return RunConfig(
-        env=EnvConfig(id, num_envs=32, pairs="cross_room"),
+        env=EnvConfig(id, num_envs=32, pairs="uniform" if "TwoRoom" in id else None),
         task=Task(goals=True, discount=0.98, thinking=thinking),
         perception=PerceptionConfig("cnn", latent=32, history=1, width=16),
         world_model=WorldModelConfig(hidden=128, events=False),
@@ -48,7 +48,7 @@ def rooms(id: str) -> RunConfig:
         actor=ActorConfig(hidden=128),
         behaviour=BehaviourLoss(batch=32, steps=5, courses=24),
         model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
-        schedule=Schedule(prefill=30_000, prefill_updates=2_000, sticky=5, final_behaviour_updates=1_500),
+        schedule=Schedule(prefill=30_000, prefill_updates=1_500, sticky=5, reanalyse=32, final_behaviour_updates=1_500),
     )
 
 
@@ -56,16 +56,16 @@ def discrete_control(id: str) -> RunConfig:
     """Vector observations and discrete actions (CartPole, Acrobot …)."""
     return RunConfig(
         env=EnvConfig(id, num_envs=8),
-        task=Task(ending=1.0, discount=0.97, thinking=Thinking(horizon=15, candidates=64, iterations=2)),
+        task=Task(ending=1.0, discount=0.99, thinking=Thinking(horizon=24, candidates=48, iterations=2, hold=2)),
         perception=PerceptionConfig("mlp", latent=16, width=32),
         world_model=WorldModelConfig(hidden=128),
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
-        model_loss=WorldModelLoss(steps=6, batch=64, regulariser_weight=0.01, directions=32),
+        model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
         behaviour=BehaviourLoss(batch=32),
         schedule=Schedule(
-            prefill=2_000, prefill_updates=500, rounds=10, round_steps=1_000, round_updates=100, reanalyse=16,
-            final_behaviour_updates=500,
+            prefill=2_000, prefill_updates=500, rounds=6, round_steps=1_000, round_updates=200, mode_1_rounds=2,
+            reanalyse=8, final_behaviour_updates=800,
         ),
     )  # fmt: skip
 
@@ -74,15 +74,15 @@ def continuous_control(id: str) -> RunConfig:
     """Vector observations and Box actions (Pendulum …)."""
     return RunConfig(
         env=EnvConfig(id, num_envs=4),
-        task=Task(discount=0.98, thinking=Thinking(horizon=20, candidates=64, iterations=3)),
+        task=Task(discount=0.98, thinking=Thinking(horizon=20, candidates=64, iterations=3, hold=2)),
         perception=PerceptionConfig("mlp", latent=16, width=32),
         world_model=WorldModelConfig(hidden=128),
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
-        model_loss=WorldModelLoss(steps=6, batch=64, regulariser_weight=0.01, directions=32),
+        model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
         behaviour=BehaviourLoss(batch=32),
         schedule=Schedule(
-            prefill=2_000, prefill_updates=1_000, rounds=5, round_steps=1_200, round_updates=200, reanalyse=8,
-            sticky=3, final_behaviour_updates=300,
+            prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
+            exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
         ),
     )  # fmt: skip

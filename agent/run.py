@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
 from .agent import Agent, read_spaces
 from .checkpoint import (
@@ -55,6 +56,7 @@ def build_env(
         num_envs,
         seed=seed,
         split="test" if held_out and has_levels(config.id) else "train",
+        levels=LevelSplit(train=Levels(0, config.train_levels)) if has_levels(config.id) else None,
         distribution_mode=config.distribution_mode,
         observation_key=config.observation_key,
         pairs=config.pairs,

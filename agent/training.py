@@ -130,4 +130,4 @@ class Trainer:
         metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
         self.report(f"round ({mode})", count + 1, schedule.rounds, metrics)
         self.learn_model(schedule.round_updates)
-        self.learn_behaviour(schedule.round_updates * schedule.behaviour_updates)
+        self.learn_behaviour(round(schedule.round_updates * schedule.behaviour_ratio))

@@ -1,0 +1,353 @@
+"""The two episodes: what each may call, what a decision costs, and what an agent carries from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
+from forethought.agent.modes import energy, think
+from forethought.modules.configurator import Thinking
+from forethought.modules.types import State
+from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from .small import SEEK, fingerprints, settings, wake
+
+ENVS = 3
+THINKING = Thinking(horizon=4, candidates=8, iterations=3, proposals=2)
+COST = 4 * (8 * 3 + 2)  # horizon × (candidates × iterations + proposals)
+ALL, NONE = np.ones(ENVS, np.bool_), np.zeros(ENVS, np.bool_)
+
+
+def make_agent(thinking: Thinking = THINKING, history: int = 1) -> Agent:
+    config = settings(thinking=thinking)
+    return wake(Agent(replace(config, perception=replace(config.perception, history=history)), SEEK))
+
+
+def observations(step: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(step).uniform(-1, 1, (ENVS, 2)).astype(np.float32)
+
+
+class Counted:
+    """A callable that counts how often it is called."""
+
+    def __init__(self, inside: Any) -> None:
+        self.inside, self.times = inside, 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.times += 1
+        return self.inside(*arguments)
+
+
+def counted(agent: Agent) -> tuple[Counted, Counted]:
+    cost, critic = Counted(agent.modules.intrinsic_cost), Counted(agent.modules.critic)
+    agent.modules = replace(agent.modules, intrinsic_cost=cost, critic=critic)  # type: ignore[arg-type]
+    return cost, critic
+
+
+@dataclass
+class Spy:
+    """A planner that remembers what it was asked and what it answered."""
+
+    planner: Planner
+    asked: list[Proposal] = field(default_factory=list)
+    answered: list[Plan] = field(default_factory=list)
+
+    def plan(
+        self, objective: Any, space: Any, proposal: Proposal, budget: Budget, batch: int, generator: torch.Generator
+    ) -> Plan:
+        self.asked.append(proposal)
+        self.answered.append(self.planner.plan(objective, space, proposal, budget, batch, generator))
+        return self.answered[-1]
+
+    def start(self, call: int) -> torch.Tensor:
+        distribution = self.asked[call].distribution
+        assert isinstance(distribution, Categorical)
+        return distribution.probabilities
+
+
+def spied(agent: Agent) -> Spy:
+    spy = Spy(agent.planner)
+    agent.planner = spy
+    return spy
+
+
+# ---- what a decision may call, and what it costs
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_mode_1_calls_neither_world_model_nor_cost_nor_critic(sample: bool) -> None:
+    agent = make_agent()
+    cost, critic = counted(agent)
+    spy = spied(agent)
+    acting = agent.begin(ENVS, "mode-1", sample)
+    for step in range(5):
+        decision = acting.act(observations(step), ALL if step == 0 else NONE, ALL)
+        assert decision.calls == 0 and not decision.planned.any() and decision.course is None
+        assert decision.action.shape == (ENVS,) and decision.plan.shape == (ENVS, 3)
+    assert agent.modules.world_model.calls == cost.times == critic.times == len(spy.asked) == 0
+
+
+def test_mode_1_uses_its_generator_only_to_sample() -> None:
+    agent = make_agent()
+    for sample in (False, True):
+        before = agent.generator.get_state()
+        agent.begin(ENVS, "mode-1", sample).act(observations(), ALL, ALL)
+        assert torch.equal(before, agent.generator.get_state()) != sample
+
+
+def test_mode_1_takes_the_mode_of_the_policy_in_the_present_state() -> None:
+    agent = make_agent()
+    acting = agent.begin(ENVS, "mode-1")
+    for step in range(4):
+        x = observations(step)
+        s = agent.modules.perception.encode(torch.from_numpy(x)[:, None])
+        expected = agent.modules.actor(s, agent.modules.configurator("mode-1")).mode()
+        assert np.array_equal(acting.act(x, ALL if step == 0 else NONE, ALL).action, expected.numpy())
+
+
+@pytest.mark.parametrize("proposals", [0, 2])
+@pytest.mark.parametrize("active", [ALL, np.array([True, False, True]), NONE], ids=["all", "two", "none"])
+def test_mode_2_makes_exactly_its_budget(active: NDArray[np.bool_], proposals: int) -> None:
+    agent = make_agent(replace(THINKING, proposals=proposals))
+    cost, critic = counted(agent)
+    acting = agent.begin(ENVS, "mode-2")
+    expected = 4 * (8 * 3 + proposals) * int(active.sum())
+    for step in range(3):
+        before = agent.modules.world_model.calls
+        decision = acting.act(observations(step), ALL if step == 0 else NONE, active)
+        assert decision.calls == agent.modules.world_model.calls - before == expected
+        assert np.array_equal(decision.planned, active)
+    evaluations = 3 * 3 if active.any() else 0  # one batched call per iteration, nothing hidden
+    assert cost.times == critic.times == evaluations
+
+
+def test_with_commit_there_are_fewer_decisions_and_a_restart_decides_anew() -> None:
+    agent = make_agent(replace(THINKING, commit=3))
+    acting = agent.begin(ENVS, "mode-2")
+    planned = []
+    for step in range(7):
+        first = ALL if step == 0 else np.array([False, step == 1, False])
+        decision = acting.act(observations(step), first, ALL)
+        assert decision.calls == COST * int(decision.planned.sum())
+        planned.append(decision.planned.astype(int).tolist())
+    assert planned == [[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert agent.modules.world_model.calls == COST * sum(map(sum, planned))
+
+
+def test_commit_carries_out_the_first_actions_of_the_plan_in_order() -> None:
+    agent = make_agent(replace(THINKING, commit=3))
+    spy = spied(agent)
+    acting = agent.begin(ENVS, "mode-2")
+    actions = [acting.act(observations(step), ALL if step == 0 else NONE, ALL).action for step in range(6)]
+    first, second = (answer.actions.numpy() for answer in spy.answered)
+    assert np.array_equal(np.stack(actions, 1), np.concatenate([first[:, :3], second[:, :3]], 1))
+
+
+def test_an_inactive_environment_keeps_its_place_in_the_plan() -> None:
+    agent = make_agent(replace(THINKING, commit=2))
+    acting = agent.begin(ENVS, "mode-2")
+    acting.act(observations(0), ALL, ALL)
+    only = np.array([True, False, False])
+    for step in (1, 2, 3, 4):
+        decision = acting.act(observations(step), NONE, only)
+        assert not decision.planned[1:].any()
+    assert not acting.act(observations(5), NONE, ALL).planned.any()  # each had one step of its plan left
+    assert acting.act(observations(6), NONE, ALL).planned.all()
+
+
+def test_what_a_decision_says_about_its_plan_is_the_plan() -> None:
+    agent = make_agent()
+    spy = spied(agent)
+    active = np.array([True, False, True])
+    decision = agent.begin(ENVS, "mode-2").act(observations(), ALL, active)
+    answer = spy.answered[0]
+    assert isinstance(answer.distribution, Categorical) and decision.course is not None
+    assert np.array_equal(decision.plan[active], answer.distribution.probabilities[:, 0].numpy())
+    assert not decision.plan[~active].any()
+    assert np.array_equal(decision.course[active], answer.actions.numpy())
+    assert np.array_equal(decision.action[active], answer.actions[:, 0].numpy())
+
+
+# ---- what is carried from step to step
+
+
+def test_the_search_starts_where_the_last_plan_left_off() -> None:
+    for commit in (1, 2):
+        agent = make_agent(replace(THINKING, commit=commit))
+        spy = spied(agent)
+        acting = agent.begin(ENVS, "mode-2")
+        for step in range(1 + commit):
+            acting.act(observations(step), ALL if step == 0 else NONE, ALL)
+        moved_on = shift(spy.answered[0], commit, SEEK.action)
+        assert isinstance(moved_on, Categorical)
+        assert torch.allclose(spy.start(1), moved_on.probabilities)
+
+
+def test_an_episode_that_restarts_plans_from_scratch_and_the_others_go_on() -> None:
+    agent = make_agent()
+    spy = spied(agent)
+    acting = agent.begin(ENVS, "mode-2")
+    for step in range(3):
+        acting.act(observations(step), ALL if step == 0 else NONE, ALL)
+    fresh = uninformed(SEEK.action, ENVS, THINKING.horizon, "cpu")
+    assert isinstance(fresh, Categorical)
+    assert torch.equal(spy.start(0), fresh.probabilities)
+    agent.generator.manual_seed(5)
+    restarted = acting.act(observations(3), np.array([False, True, False]), ALL)
+    agent.generator.manual_seed(5)
+    anew = agent.begin(ENVS, "mode-2").act(observations(3), ALL, ALL)
+    assert restarted.course is not None and anew.course is not None
+    assert np.array_equal(restarted.plan[1], anew.plan[1]) and np.array_equal(restarted.course[1], anew.course[1])
+    assert torch.equal(spy.start(3)[1], fresh.probabilities[1])
+    for index in (0, 2):
+        assert not torch.allclose(spy.start(3)[index], fresh.probabilities[index])
+        assert not np.array_equal(restarted.plan[index], anew.plan[index])
+
+
+def test_plans_are_kept_apart_when_some_environments_rest() -> None:
+    agent = make_agent()
+    spy = spied(agent)
+    acting = agent.begin(ENVS, "mode-2")
+    acting.act(observations(0), ALL, ALL)
+    acting.act(observations(1), NONE, np.array([False, False, True]))
+    acting.act(observations(2), NONE, ALL)
+    old, new = (shift(answer, 1, SEEK.action) for answer in spy.answered[:2])
+    assert isinstance(old, Categorical) and isinstance(new, Categorical)
+    expected = torch.stack([old.probabilities[0], old.probabilities[1], new.probabilities[0]])
+    assert torch.allclose(spy.start(2), expected)
+
+
+@pytest.mark.parametrize("mode", ["mode-1", "mode-2"])
+def test_the_percepts_history_is_refilled_where_an_episode_begins(mode: Any) -> None:
+    agent = make_agent(history=3)
+    seen: list[torch.Tensor] = []
+    encode = agent.modules.perception.encode
+
+    def record(x: torch.Tensor, configuration: Any = None) -> State:
+        seen.append(x.clone())
+        return encode(x, configuration)
+
+    agent.modules.perception.encode = record  # type: ignore[method-assign]
+    acting = agent.begin(ENVS, mode)
+    for step in range(5):
+        acting.act(observations(step), ALL if step == 0 else np.array([False, step == 3, False]), ALL)
+    x = [torch.from_numpy(observations(step)) for step in range(5)]
+    assert torch.equal(seen[0], torch.stack([x[0]] * 3, 1))
+    assert torch.equal(seen[1], torch.stack([x[0], x[0], x[1]], 1))
+    goes_on, restarted = torch.stack(x[2:], 1), torch.stack([x[3], x[3], x[4]], 1)
+    assert torch.equal(seen[4][[0, 2]], goes_on[[0, 2]]) and torch.equal(seen[4][1], restarted[1])
+
+
+# ---- reproducible, changes nothing, and reads its goal
+
+
+@pytest.mark.parametrize("mode", ["mode-1", "mode-2"])
+def test_acting_changes_no_parameter_and_is_repeatable(mode: Any) -> None:
+    agent = make_agent()
+    before = fingerprints(agent)
+
+    def run() -> list[Decision]:
+        agent.generator.manual_seed(3)
+        acting = agent.begin(ENVS, mode, sample=True)
+        return [acting.act(observations(step), ALL if step == 0 else NONE, ALL) for step in range(4)]
+
+    for one, other in zip(run(), run(), strict=True):
+        assert np.array_equal(one.action, other.action) and np.array_equal(one.plan, other.plan)
+    assert fingerprints(agent) == before
+    assert all(p.grad is None for network in agent.networks().values() for p in network.parameters())
+
+
+def test_each_environment_plans_from_its_own_state() -> None:
+    """Energies in a batch are those of each state alone."""
+    agent = make_agent()
+    m = agent.modules
+    configuration = m.configurator("mode-2")
+    s = m.perception.encode(torch.from_numpy(observations())[:, None])
+    actions = torch.randint(3, (ENVS, 8, 4), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = energy(m, s, configuration)(actions)
+        alone = [energy(m, State(s.latent[i : i + 1]), configuration)(actions[i : i + 1]) for i in range(ENVS)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert (together.std(1) > 1e-3).all()
+
+
+def goal_agent() -> tuple[Agent, Spaces]:
+    seen = Spaces((2,), False, True, spaces.Box(-1.0, 1.0, (2,), np.float32))
+    config = settings(thinking=THINKING)
+    config = replace(
+        config, task=replace(config.task, goals=True), world_model=replace(config.world_model, events=False)
+    )
+    return wake(Agent(config, seen)), seen
+
+
+@pytest.mark.parametrize("mode", ["mode-1", "mode-2"])
+def test_the_goal_of_each_environment_reaches_its_decision(mode: Any) -> None:
+    agent, seen = goal_agent()
+    spy = spied(agent)
+    x = observations()
+
+    def decide(goal: NDArray[np.float32]) -> Decision:
+        agent.generator.manual_seed(0)
+        return agent.begin(ENVS, mode).act({"observation": x, "desired_goal": goal}, ALL, ALL)
+
+    goal = observations(1)
+    other = goal.copy()
+    other[1] = -other[1]
+    one, two = decide(goal), decide(other)
+    assert one.plan.shape == (ENVS, plan_width(seen)) == (ENVS, 4)
+    assert np.allclose(one.action[[0, 2]], two.action[[0, 2]], atol=1e-5)
+    if mode == "mode-1":
+        assert not np.allclose(one.action[1], two.action[1], atol=1e-5)
+    else:
+        moved = (spy.answered[0].energy - spy.answered[1].energy).abs() > 1e-5
+        assert moved.tolist() == [False, True, False]
+    assert one.calls == (COST * ENVS if mode == "mode-2" else 0)
+    assert (abs(one.action) <= 1).all()
+
+
+def test_goal_energy_is_distance_to_the_goal_and_cost_to_go() -> None:
+    agent, _ = goal_agent()
+    m = agent.modules
+    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
+    configuration = m.configurator("mode-2", goal)
+    actions = torch.rand(ENVS, 5, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        given = energy(m, s, configuration)(actions)
+        latent = m.world_model.rollout(s, actions).latent
+        distance = (latent[:, :, 1:] - goal.latent[:, None, None]).square().mean(-1)
+        pair = torch.cat([latent[:, :, -1], goal.latent[:, None].expand(-1, 5, -1)], -1)
+        to_go = m.critic.cost_to_go(pair)[..., 3]
+    discounts = 0.9 ** torch.arange(1, 5)
+    assert torch.allclose(given, (discounts * distance).sum(-1) + discounts[-1] * to_go, atol=1e-4)
+
+
+def test_the_actors_proposals_take_part_in_the_search() -> None:
+    agent = make_agent()
+    spy = spied(agent)
+    acting: Acting = agent.begin(ENVS, "mode-2")
+    acting.act(observations(), ALL, ALL)
+    proposed = spy.asked[0].actions
+    assert proposed is not None and proposed.shape == (ENVS, 2, 4)
+    m = agent.modules
+    s = m.perception.encode(torch.from_numpy(observations())[:, None])
+    with torch.no_grad():
+        energies = energy(m, s, m.configurator("mode-2"))(proposed)
+    assert (spy.answered[0].energy <= energies.min(1).values + 1e-5).all()
+
+
+def test_thinking_harder_never_ends_higher_for_the_same_draws() -> None:
+    agent = make_agent(replace(THINKING, proposals=0))
+    m = agent.modules
+    s = m.perception.encode(torch.from_numpy(observations())[:, None])
+    found = []
+    for iterations in (1, 2, 4):
+        configuration = replace(m.configurator("mode-2"), iterations=iterations)
+        generator = torch.Generator().manual_seed(0)
+        found.append(think(m, s, configuration, agent.planner, SEEK.action, None, generator).energy)
+    assert (found[0] >= found[1] - 1e-5).all() and (found[1] >= found[2] - 1e-5).all()
