@@ -208,6 +208,8 @@ def check_same_world(agent: Agent, seen: Spaces, id: str) -> None:
     differences = []
     if (mine.shape, mine.pixels) != (seen.shape, seen.pixels):
         differences.append(f"observations {mine.shape}, and {id} gives {seen.shape}")
+    if agent.config.task.goals and not seen.goals:
+        differences.append(f"goals, and {id} shows none")
     if mine.action != seen.action:
         differences.append(f"actions {mine.action}, and {id} takes {seen.action}")
     if differences:
@@ -241,12 +243,17 @@ def load_memory(folder: Path, data: dict[str, NDArray[Any]]) -> tuple[int, int]:
     try:
         state = json.loads((folder / "cursor.json").read_text())
         cursor, filled = int(state["cursor"]), int(state["filled"])
+        length = min(target.shape[1] for target in data.values())
+        if not (0 <= filled <= length and 0 <= cursor < length):
+            raise ValueError(f"cursor {cursor} and fill {filled} of {length} entries")
         for name, target in data.items():
             array = np.load(folder / f"{name}.npy", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name}.npy is an archive")
             if array.shape != target[:, :filled].shape or array.dtype != target.dtype:
                 raise ValueError(f"{name} has shape {array.shape}, expected {target[:, :filled].shape}")
             target[:, :filled] = array
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the memory in {folder} cannot be read ({error}); start a new run") from error
     return cursor, filled
 

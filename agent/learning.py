@@ -317,6 +317,6 @@ def _check_finite(what: str, loss: Tensor, metrics: Metrics) -> None:
     if not torch.isfinite(loss):
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         raise FloatingPointError(
-            f"{what} is {float(loss)} (not finite: {', '.join(bad) or 'the sum'}); lower the learning rate or look at "
-            "the environment's observations and rewards"
+            f"{what} is {float(loss.detach())} (not finite: {', '.join(bad) or 'the sum'}); lower the learning rate or "
+            "look at the environment's observations and rewards"
         )

@@ -33,7 +33,7 @@ from .config import EnvConfig, RunConfig
 from .evaluation import Progress, Result, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
-from .training import Report, Trainer
+from .training import PROGRESS, Report, Trainer
 
 
 def build_env(
@@ -187,7 +187,10 @@ def restore(trainer: Trainer, folder: Path) -> None:
     path = folder / "progress.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no interrupted run (no progress.json); start one without --resume")
-    progress = json.loads(path.read_text())
+    try:
+        progress = {name: int(json.loads(path.read_text())[name]) for name in ("finished", "updates", *PROGRESS)}
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); start a new run") from error
     if progress["finished"]:
         raise ValueError(f"the run in {folder} is finished; there is nothing to resume")
     saved = load_agent(folder)
@@ -201,8 +204,11 @@ def restore(trainer: Trainer, folder: Path) -> None:
     load_optimiser("critic", learner.critic_optimiser, tensors)
     load_optimiser("actor", learner.actor_optimiser, tensors)
     target = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
-    learner.target_critic.load_state_dict(target)
-    learner.done = int(progress["updates"])
+    try:
+        learner.target_critic.load_state_dict(target)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / 'learner.safetensors'} does not fit the run ({error}); start a new one") from error
+    learner.done = progress["updates"]
     memory = trainer.memory
     memory.cursor, memory.filled = load_memory(folder / "memory", memory.data)
     trainer.continue_from(progress)

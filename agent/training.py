@@ -14,6 +14,9 @@ from .agent import Agent, plan_width
 from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
 from .learning import Learner, Metrics, to_device
 
+PROGRESS = ("filled", "rounds", "final", "decisions", "resets")
+"""What a trainer must know to go on."""
+
 Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers."""
 
@@ -53,7 +56,7 @@ class Trainer:
         steps = max(1, decisions // self.env.num_envs)
         totals, returns = np.zeros(self.env.num_envs), []
         self.memory.break_streams()
-        seed = self.agent.config.seed if self.resets == 0 else None
+        seed = self.agent.config.seed + self.resets
         self.resets += 1
         for count, step in enumerate(islice(interact(self.env, behaviour, seed=seed), steps)):
             x = step.observation["observation"] if isinstance(step.observation, dict) else step.observation
@@ -112,14 +115,14 @@ class Trainer:
             self.learn_behaviour(min(100, schedule.final_behaviour_updates - self.final))
             self.final += min(100, schedule.final_behaviour_updates - self.final)
 
-    def progress(self) -> dict[str, int | bool]:
+    def progress(self) -> dict[str, int]:
         """How far the schedule is, for `continue_from`."""
-        return {"filled": self.filled, "rounds": self.rounds, "final": self.final, "decisions": self.decisions}
+        return {name: int(getattr(self, name)) for name in PROGRESS}
 
-    def continue_from(self, progress: dict[str, int | bool]) -> None:
-        """Go on where `progress` says; an interrupted round is begun again."""
-        self.filled, self.rounds = bool(progress["filled"]), int(progress["rounds"])
-        self.final, self.decisions = int(progress["final"]), int(progress["decisions"])
+    def continue_from(self, progress: dict[str, int]) -> None:
+        """Go on where `progress` says; an interrupted round is begun again, on levels not yet begun with."""
+        for name in PROGRESS:
+            setattr(self, name, progress[name])
 
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""

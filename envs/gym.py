@@ -67,7 +67,9 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
         self._is_grid = id.startswith(_GRID_IDS)
         if self._is_grid:
             import_minigrid()
-        make = partial(gymnasium.make, id, render_mode=render_mode, max_episode_steps=max_steps)
+        make = partial(gymnasium.make, id, max_episode_steps=max_steps)
+        if render_mode is not None:  # some environments take none
+            make = partial(make, render_mode=render_mode)
         super().__init__(SyncVectorEnv([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
         self.id = id
         raw = self.env.single_observation_space

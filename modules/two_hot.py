@@ -34,7 +34,15 @@ class TwoHot(nn.Module):
         self.register_buffer("centres", torch.linspace(-limit, limit, bins), persistent=False)
 
     def encode(self, value: Tensor) -> Tensor:
-        """Weights of the two neighbouring bins ``[..., bins]`` for values ``[...]``."""
+        """Weights of the two neighbouring bins ``[..., bins]`` for values ``[...]``.
+
+        Raises:
+            FloatingPointError: A value is NaN.
+        """
+        if value.isnan().any():
+            raise FloatingPointError(
+                f"{int(value.isnan().sum())} of {value.numel()} targets are NaN; look at the rewards"
+            )
         position = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
         low = position.floor().clamp(max=self.bins - 2)
         weight = position - low

@@ -107,7 +107,7 @@ def test_an_interrupted_run_is_saved_and_can_be_finished(
 ) -> None:
     interrupted(tmp_path, phase, times)
     expected = {"finished": False, "filled": filled, "rounds": rounds, "final": 0}
-    assert progress(tmp_path) == expected | {"updates": updates, "decisions": decisions}
+    assert progress(tmp_path) | {"resets": 0} == expected | {"updates": updates, "decisions": decisions, "resets": 0}
     assert not list(tmp_path.rglob("*.part"))
     told: list[str] = []
     agent = train(tiny(), tmp_path, lambda name, *_: told.append(name), resume=True)
@@ -186,21 +186,16 @@ def test_what_cannot_be_resumed_is_refused(half: Path, tmp_path: Path) -> None:
         train(tiny(), half, ignore, resume=True)
 
 
-UNGUARDED = pytest.mark.xfail(strict=True, reason="bug: restore reads progress.json without checks")
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("learner.safetensors", b"no tensors"),
         ("weights.safetensors", b""),
-        pytest.param("progress.json", b"{", marks=UNGUARDED),
-        pytest.param("progress.json", b'{"finished": false}', marks=UNGUARDED),
+        ("progress.json", b"{"),
+        ("progress.json", b'{"finished": false}'),
         ("memory/cursor.json", b"{"),
         ("memory/reward.npy", b"\x93NUMPY"),
-        pytest.param(
-            "memory/reward.npy", b"", marks=pytest.mark.xfail(strict=True, reason="bug: np.load raises EOFError")
-        ),
+        ("memory/reward.npy", b""),
     ],
 )
 def test_a_damaged_run_is_not_resumed(name: str, content: bytes, half: Path) -> None:
@@ -369,7 +364,6 @@ def test_another_world_is_refused(seen: Spaces, match: str) -> None:
         check_same_world(agent, seen, "there")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: check_same_world does not compare goals")
 def test_a_world_without_goals_is_refused_by_an_agent_that_needs_them() -> None:
     config = replace(tiny(), task=replace(tiny().task, goals=True))
     with pytest.raises(ValueError, match="goal"):
@@ -432,7 +426,6 @@ def test_memory_of_another_layout_is_refused(planted: NDArray[Any], tmp_path: Pa
         load_memory(tmp_path, arrays())
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="bug: np.load opens an archive, which has no shape")
 def test_an_archive_in_place_of_an_array_is_refused(tmp_path: Path) -> None:
     save_memory(tmp_path, arrays(), 1, 4)
     with (tmp_path / "x.npy").open("wb") as file:
@@ -441,7 +434,6 @@ def test_an_archive_in_place_of_an_array_is_refused(tmp_path: Path) -> None:
         load_memory(tmp_path, arrays())
 
 
-@pytest.mark.xfail(strict=True, reason="bug: load_memory takes any cursor")
 @pytest.mark.parametrize("cursor", [-1, 6, 99])
 def test_a_cursor_outside_the_memory_is_refused(cursor: int, tmp_path: Path) -> None:
     save_memory(tmp_path, arrays(), cursor, 6)

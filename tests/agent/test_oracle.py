@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from forethought.agent.oracle import OracleBehaviour
+from forethought.agent.oracle import OracleBehaviour, _play
 from forethought.envs.make import make_env
 from forethought.envs.procgen_state import ProcgenState
 from forethought.modules.configurator import Task, Thinking
@@ -125,5 +125,25 @@ def test_it_needs_a_simulator_that_can_be_saved_and_a_copy_for_each_candidate() 
     for one, other in ((cart, copies), (env, cart)):
         with pytest.raises(ValueError, match="can be saved"):
             OracleBehaviour(one, other, TASK, 1, seed=0)
+    env.close()
+    copies.close()
+
+
+def test_nothing_counts_after_the_end_of_an_imagined_episode() -> None:
+    """A recorded end, played out again from two steps before it and eight steps beyond."""
+    env, copies = world(1), world(2)
+    env.reset(seed=4)
+    draws, saved, taken, ended = np.random.default_rng(0), [], [], False
+    while not ended:
+        saved.append(env.get_state())
+        taken.append(int(draws.integers(15)))
+        _, reward, terminated, truncated, _ = env.step(np.array([taken[-1]]))
+        ended = bool(terminated[0] or truncated[0])
+    copies.reset(seed=4)
+    copies.set_state(ProcgenState(saved[-2].simulator * 2, np.repeat(saved[-2].steps, 2)))
+    course = np.array([*taken[-2:], *[4] * 40])
+    rewards, going = _play(copies, np.stack([course, course]), 1)
+    assert going.tolist() == [[True] + [False] * 41] * 2
+    assert rewards[:, 1].tolist() == [float(reward[0])] * 2 and not rewards[:, 2:].any()
     env.close()
     copies.close()
