@@ -92,7 +92,7 @@ def evaluate(
     for step in interact(env, watch, active, seed=seed, options=options):
         levels = step.infos.get("prev_level_seed", levels)  # of the episode that ended, where one did
         if len(frames) < film and active[0]:
-            frames.append(_picture(env, step.observation))
+            frames.extend(_picture(env, step.observation))
         totals += np.where(active, step.reward, 0.0)
         lengths += active
         success = np.asarray(step.infos.get("success", np.zeros(count, np.bool_)))
@@ -128,11 +128,11 @@ class Stopwatch:
         return decision
 
 
-def _picture(env: VectorEnv, observation: Any) -> NDArray[np.uint8]:
-    """What environment 0 looks like: its rendering, or its observation where that is a picture."""
+def _picture(env: VectorEnv, observation: Any) -> list[NDArray[np.uint8]]:
+    """What environment 0 looks like: its rendering, its observation where that is a picture, or nothing."""
     if env.render_mode == "rgb_array":
         pictures = env.render()
         if pictures is not None:
-            return np.asarray(pictures[0], np.uint8).copy()
+            return [np.asarray(pictures[0], np.uint8).copy()]
     x = observation["observation"] if isinstance(observation, dict) else observation
-    return np.asarray(x[0], np.uint8).copy()
+    return [x[0].copy()] if x.ndim == 4 and x.dtype == np.uint8 else []

@@ -24,15 +24,18 @@ def preset(id: str) -> RunConfig:
 def procgen(id: str) -> RunConfig:
     """A Procgen game: pixels, 15 actions, rewards that are rare."""
     return RunConfig(
-        env=EnvConfig(id, num_envs=16, distribution_mode="easy", action_repeat=3),
-        task=Task(ending=2.0, discount=0.97, thinking=Thinking(horizon=8, candidates=64, iterations=2)),
-        perception=PerceptionConfig("cnn", latent=128, history=1, width=32),
+        env=EnvConfig(id, num_envs=16, distribution_mode="easy", action_repeat=3, train_levels=100_000),
+        task=Task(ending=2.0, discount=0.97, thinking=Thinking(horizon=6, candidates=64, iterations=2)),
+        perception=PerceptionConfig("cnn", latent=128, history=1, width=16),
         world_model=WorldModelConfig(hidden=256),
         model_loss=WorldModelLoss(
-            steps=6, batch=32, balance=0.5, prediction_delay=300, detach_target=True, regulariser_weight=0.05,
-            directions=32, inverse=0.3,
+            steps=5, batch=48, balance=0.5, prediction=0.3, prediction_delay=1_000, detach_target=True,
+            regulariser_weight=0.01, directions=32, inverse=0.3,
         ),
-        schedule=Schedule(prefill=60_000, prefill_updates=1_500, sticky=2, final_behaviour_updates=300),
+        schedule=Schedule(
+            prefill=80_000, prefill_updates=3_000, sticky=2, rounds=2, round_steps=4_000, round_updates=750,
+            exploration=0.05, behaviour_ratio=0.2, reanalyse=8, final_behaviour_updates=300,
+        ),
     )  # fmt: skip
 
 
@@ -46,7 +49,7 @@ def rooms(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=128, events=False),
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
-        behaviour=BehaviourLoss(batch=32, steps=5, courses=24),
+        behaviour=BehaviourLoss(batch=48, steps=5, courses=24),
         model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
         schedule=Schedule(prefill=30_000, prefill_updates=1_500, sticky=5, reanalyse=32, final_behaviour_updates=1_500),
     )
@@ -55,7 +58,7 @@ def rooms(id: str) -> RunConfig:
 def discrete_control(id: str) -> RunConfig:
     """Vector observations and discrete actions (CartPole, Acrobot …)."""
     return RunConfig(
-        env=EnvConfig(id, num_envs=8),
+        env=EnvConfig(id, num_envs=8, observation_key="image" if id.startswith("MiniGrid-") else None),
         task=Task(ending=1.0, discount=0.99, thinking=Thinking(horizon=24, candidates=48, iterations=2, hold=2)),
         perception=PerceptionConfig("mlp", latent=16, width=32),
         world_model=WorldModelConfig(hidden=128),

@@ -333,8 +333,13 @@ def make_behaviour(name: str, agent: Agent, env: VectorEnv, config: CompareConfi
 
 
 def _film_mode(agent: Agent, config: CompareConfig) -> str | None:
-    """Worlds whose observation is not a picture are drawn for the film."""
-    return "rgb_array" if config.film and (not agent.spaces.pixels or agent.spaces.goals) else None
+    """Worlds whose observation is not a picture are drawn for the film, where they can draw."""
+    if not config.film or (agent.spaces.pixels and not agent.spaces.goals):
+        return None
+    env = build_env(agent.config.env, 1, seed=0, held_out=False)
+    modes = env.metadata.get("render_modes", ())
+    env.close()
+    return "rgb_array" if "rgb_array" in modes else None
 
 
 def _note(name: str, agent: Agent) -> str:

@@ -11,6 +11,7 @@ import torch
 from ..modules.memory import MemoryShape, ShortTermMemory
 from ..modules.types import Mode
 from .agent import Agent, plan_width
+from .config import Schedule
 from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
 from .learning import Learner, Metrics, to_device
 
@@ -19,6 +20,11 @@ PROGRESS = ("filled", "rounds", "final", "decisions", "resets")
 
 Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers."""
+
+
+def behaviour_updates(schedule: Schedule) -> int:
+    """Critic and actor updates of one round."""
+    return round(schedule.round_updates * schedule.behaviour_ratio)
 
 
 class Trainer:
@@ -133,4 +139,4 @@ class Trainer:
         metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
         self.report(f"round ({mode})", count + 1, schedule.rounds, metrics)
         self.learn_model(schedule.round_updates)
-        self.learn_behaviour(round(schedule.round_updates * schedule.behaviour_ratio))
+        self.learn_behaviour(behaviour_updates(schedule))

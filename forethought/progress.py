@@ -13,6 +13,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.config import RunConfig
+from .agent.training import behaviour_updates
 
 PHASES = ("collect", "world model", "rounds", "behaviour")
 _PLAIN_SECONDS = 10.0  # between lines where there is no terminal
@@ -28,7 +29,7 @@ def phase_totals(config: RunConfig) -> dict[str, int]:
         "collect": max(1, schedule.prefill // envs) + schedule.rounds * max(1, schedule.round_steps // envs),
         "world model": schedule.prefill_updates + updates,
         "rounds": schedule.rounds,
-        "behaviour": updates * schedule.behaviour_updates + schedule.final_behaviour_updates,
+        "behaviour": schedule.rounds * behaviour_updates(schedule) + schedule.final_behaviour_updates,
     }
 
 
@@ -40,7 +41,7 @@ def phases_done(config: RunConfig, progress: Mapping[str, int]) -> dict[str, int
         "collect": steps if progress["filled"] else 0,
         "world model": progress["updates"],
         "rounds": rounds,
-        "behaviour": rounds * schedule.round_updates * schedule.behaviour_updates + progress["final"],
+        "behaviour": rounds * behaviour_updates(schedule) + progress["final"],
     }
 
 

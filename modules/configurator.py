@@ -39,7 +39,7 @@ class Task:
     pleasure: float = 1.0
     """Weight of reward (reward tasks)."""
     ending: float = 0.0
-    """Weight of the world ending the episode (reward tasks)."""
+    """Weight of the world ending the episode."""
     effort: float = 0.0
     """Weight of ‖a‖²."""
     discount: float = 0.99
@@ -82,6 +82,7 @@ class Configurator:
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:
         task = self.task
         if task.goals:
-            return drive_weights(device, goal=1.0, effort=task.effort), drive_weights(device, goal=1.0)
+            u = drive_weights(device, goal=1.0, ending=task.ending, effort=task.effort)
+            return u, drive_weights(device, goal=1.0)
         u = drive_weights(device, pleasure=task.pleasure, ending=task.ending, effort=task.effort)
         return u, u

@@ -10,13 +10,17 @@ from torch import Tensor
 from .types import DRIVES, INTEROCEPTION
 
 ENDING = DRIVES.index("ending")
+GOAL_SCALE = 0.5
+"""σ of the goal drive, in squared standard deviations of the latent."""
 
 
 @dataclass(frozen=True)
 class IntrinsicCost:
     """IC(ι, u): energies of the drives, low is good. It has no parameters and cannot be assigned to.
 
-    pleasure −reward; ending 1[the world ended the episode]; effort ‖a‖²; goal ‖s − s_goal‖²/D.
+    pleasure −reward; ending 1[the world ended the episode]; effort ‖a‖²; goal 1 − exp(−d/σ) of the latent distance
+    d = ‖s − s_goal‖²/D. Latents far apart are all about equally far (d ≈ 2), so beyond σ the goal's energy is flat: no
+    place is comfortable but the goal, and the way there is the critic's business.
     The weight of *ending* cannot be negative: no configuration makes the agent seek its own end.
     """
 
@@ -36,7 +40,7 @@ class IntrinsicCost:
         if u.shape != (len(DRIVES),):
             raise ValueError(f"weights u have shape {tuple(u.shape)}, expected ({len(DRIVES)},): {', '.join(DRIVES)}")
         reward, ended, effort, distance = interoception.unbind(-1)
-        return floored(u) * torch.stack([-reward, ended, effort, distance], dim=-1)
+        return floored(u) * torch.stack([-reward, ended, effort, 1 - (-distance / GOAL_SCALE).exp()], dim=-1)
 
 
 def floored(weights: Tensor) -> Tensor:

@@ -324,7 +324,7 @@ def test_goal_energy_is_distance_to_the_goal_and_cost_to_go() -> None:
         pair = torch.cat([latent[:, :, -1], goal.latent[:, None].expand(-1, 5, -1)], -1)
         to_go = m.critic.cost_to_go(pair)[..., 3]
     discounts = 0.9 ** torch.arange(1, 5)
-    assert torch.allclose(given, (discounts * distance).sum(-1) + discounts[-1] * to_go, atol=1e-4)
+    assert torch.allclose(given, (discounts * (1 - (-distance / 0.5).exp())).sum(-1) + discounts[-1] * to_go, atol=1e-4)
 
 
 def test_the_actors_proposals_take_part_in_the_search() -> None:

@@ -31,7 +31,7 @@ def test_a_reward_task_weighs_reward_in_cost_and_critic() -> None:
 def test_a_goal_task_weighs_distance_and_carries_the_goal() -> None:
     goal = torch.arange(6.0).view(2, 3)
     made = Configurator(Task(goals=True, pleasure=2.0, ending=3.0, effort=0.5))("mode-2", State(goal))
-    assert made.u.tolist() == [0.0, 0.0, 0.5, 1.0]
+    assert made.u.tolist() == [0.0, 3.0, 0.5, 1.0]
     assert made.v.tolist() == [0.0, 0.0, 0.0, 1.0]
     assert made.goal is not None
     assert torch.equal(made.goal, goal)
@@ -103,12 +103,12 @@ FRUIT, WALK, DIE, STAY = range(4)
 EATEN = torch.tensor([1.0, 0.0, 3.0, 0.0])
 ENDS = torch.tensor([0.0, 0.0, 1.0, 0.0])
 TIRES = torch.tensor([1.5, 0.2, 0.0, 0.0])
-MOVES = torch.tensor([0.0, 1.0, 0.0, 0.0])
+MOVES = torch.tensor([0.0, 0.3, 0.0, 0.0])
 
 
 @dataclass
 class HandMadeWorld:
-    """FRUIT is good and tiring, WALK moves the latent by 1, DIE is delicious and the end, STAY does nothing."""
+    """FRUIT is good and tiring, WALK moves the latent by 0.3, DIE is delicious and the end, STAY does nothing."""
 
     calls: int = 0
 
@@ -141,8 +141,8 @@ TASKS = {
     "fruit": (Task(thinking=Thinking(horizon=5)), None, [FRUIT] * 4 + [DIE]),
     "alive": (Task(ending=9.0, thinking=Thinking(horizon=3)), None, [FRUIT] * 3),
     "lazy": (Task(ending=9.0, effort=1.0, thinking=Thinking(horizon=3)), None, [STAY] * 3),
-    "far": (Task(goals=True, thinking=Thinking(horizon=3)), 3.0, [WALK] * 3),
-    "near": (Task(goals=True, thinking=Thinking(horizon=2)), 0.4, [STAY] * 2),
+    "far": (Task(goals=True, ending=9.0, thinking=Thinking(horizon=3)), 0.9, [WALK] * 3),
+    "near": (Task(goals=True, thinking=Thinking(horizon=2)), 0.12, [STAY] * 2),
     "impatient": (Task(discount=0.2, thinking=Thinking(horizon=2)), None, [DIE]),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -58,15 +59,17 @@ def test_drives_by_hand() -> None:
         distance=torch.tensor([3.0, 4.0]),
     )
     u = drive_weights(pleasure=1.0, ending=10.0, effort=2.0, goal=0.5)
-    assert IntrinsicCost()(felt, u).tolist() == [[-2.0, 0.0, 1.0, 1.5], [1.0, 10.0, 0.5, 2.0]]
+    far, farther = 0.5 * (1 - math.exp(-3.0 / 0.5)), 0.5 * (1 - math.exp(-4.0 / 0.5))
+    expected = torch.tensor([[-2.0, 0.0, 1.0, far], [1.0, 10.0, 0.5, farther]])
+    assert torch.allclose(IntrinsicCost()(felt, u), expected)
 
 
 @pytest.mark.parametrize("drive", range(K), ids=DRIVES)
 def test_each_drive_reads_its_own_channel(drive: int) -> None:
-    felt = torch.tensor([3.0, 1.0, 5.0, 7.0])
+    felt = torch.tensor([3.0, 1.0, 5.0, 0.2])
     expected = torch.zeros(K)
-    expected[drive] = torch.tensor([-3.0, 1.0, 5.0, 7.0])[drive]
-    assert torch.equal(IntrinsicCost()(felt, torch.eye(K)[drive]), expected)
+    expected[drive] = torch.tensor([-3.0, 1.0, 5.0, 1 - math.exp(-0.4)])[drive]
+    assert torch.allclose(IntrinsicCost()(felt, torch.eye(K)[drive]), expected)
 
 
 def test_interoception_has_its_channels_in_order() -> None:
@@ -96,7 +99,8 @@ def test_gradient_flows_through() -> None:
     u = drive_weights(pleasure=2.0, ending=3.0, effort=4.0, goal=5.0)
     IntrinsicCost()(felt, u).sum().backward()
     assert felt.grad is not None
-    assert felt.grad[0].tolist() == [-2.0, 3.0, 4.0, 5.0]
+    slope = 5.0 * math.exp(-float(felt[0, 3]) / 0.5) / 0.5
+    assert torch.allclose(felt.grad[0], torch.tensor([-2.0, 3.0, 4.0, slope]))
 
 
 def test_wrong_shapes_are_refused() -> None:
@@ -121,7 +125,8 @@ def test_no_weights_make_the_end_attractive() -> None:
         before, after = IntrinsicCost()(running, u), IntrinsicCost()(ended, u)
         assert (after.sum(-1) >= before.sum(-1) - 1e-4).all()
         assert torch.allclose(after[:, 1], u[1].clamp(min=0).expand(200))
-        assert torch.allclose(after[:, 2:], u[2:] * running[:, 2:])
+        assert torch.allclose(after[:, 2], u[2] * running[:, 2])
+        assert torch.equal(after[:, 3], before[:, 3])
         assert torch.allclose(after[:, 0], -u[0] * running[:, 0])
 
 
