@@ -47,11 +47,11 @@ def rooms(id: str) -> RunConfig:
         task=Task(goals=True, discount=0.98, thinking=thinking),
         perception=PerceptionConfig("cnn", latent=32, history=1, width=16),
         world_model=WorldModelConfig(hidden=128, events=False),
-        critic=CriticConfig(hidden=128),
+        critic=CriticConfig(hidden=256),
         actor=ActorConfig(hidden=128),
         behaviour=BehaviourLoss(batch=48, steps=5, courses=24),
         model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
-        schedule=Schedule(prefill=30_000, prefill_updates=1_500, sticky=5, reanalyse=32, final_behaviour_updates=1_500),
+        schedule=Schedule(prefill=30_000, prefill_updates=1_500, sticky=5, reanalyse=16, final_behaviour_updates=1_200),
     )
 
 
