@@ -59,7 +59,7 @@ def discrete_control(id: str) -> RunConfig:
     """Vector observations and discrete actions (CartPole, Acrobot …)."""
     return RunConfig(
         env=EnvConfig(id, num_envs=8, observation_key="image" if id.startswith("MiniGrid-") else None),
-        task=Task(ending=1.0, discount=0.99, thinking=Thinking(horizon=24, candidates=48, iterations=2, hold=2)),
+        task=Task(ending=1.0, discount=0.99, thinking=Thinking(horizon=24, candidates=96, iterations=2, hold=2)),
         perception=PerceptionConfig("mlp", latent=16, width=32),
         world_model=WorldModelConfig(hidden=128),
         critic=CriticConfig(hidden=128),
@@ -67,9 +67,10 @@ def discrete_control(id: str) -> RunConfig:
         model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
         behaviour=BehaviourLoss(batch=32),
         schedule=Schedule(
-            prefill=2_000, prefill_updates=500, rounds=6, round_steps=1_000, round_updates=200, mode_1_rounds=2,
-            reanalyse=8, final_behaviour_updates=800,
+            prefill=2_000, prefill_updates=500, rounds=8, round_steps=1_000, round_updates=300, mode_1_rounds=3,
+            behaviour_ratio=0.5, reanalyse=4, final_behaviour_updates=600,
         ),
+        threads=1,  # networks this small are slower on two
     )  # fmt: skip
 
 
@@ -88,4 +89,5 @@ def continuous_control(id: str) -> RunConfig:
             prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
             exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
         ),
+        threads=1,
     )  # fmt: skip

@@ -345,6 +345,7 @@ def _film_mode(agent: Agent, config: CompareConfig) -> str | None:
 def _note(name: str, agent: Agent) -> str:
     thinking = agent.config.task.thinking
     budget = f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
-    return {"mode-2": budget, "oracle": f"true simulator, {budget}", "expert": "scripted, knows the state"}.get(
-        name, ""
-    )
+    repeat = agent.config.env.action_repeat
+    held = f"; in every row actions are held for {repeat} frames" if repeat > 1 else ""
+    notes = {"mode-2": budget + held, "oracle": f"true simulator, {budget}", "expert": "scripted, knows the state"}
+    return notes.get(name, "")
