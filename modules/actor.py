@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .actions import ActionEncoder
+from .networks import zero_headed_mlp
 from .types import Configuration, State, beside_goal
 
 _EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
@@ -105,18 +106,7 @@ class Actor(nn.Module):
         self.actions = actions
         self.goals = goals
         outputs = actions.width if actions.discrete else 2 * actions.width
-        output = nn.Linear(config.hidden, outputs)
-        nn.init.zeros_(output.weight)
-        nn.init.zeros_(output.bias)
-        self.net = nn.Sequential(
-            nn.Linear(latent * (2 if goals else 1), config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.SiLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.SiLU(),
-            output,
-        )
+        self.net = zero_headed_mlp(latent * (2 if goals else 1), config.hidden, outputs)
 
     def forward(self, state: State, configuration: Configuration) -> Policy:
         """The policy in a state ``[..., D]``, towards the configuration's goal where the actor was made for goals.

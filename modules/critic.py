@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import floored
+from .networks import zero_headed_mlp
 from .two_hot import TwoHot
 from .types import DRIVES, Configuration, State, beside_goal
 
@@ -39,18 +40,8 @@ class Critic(nn.Module):
         self.config = config
         self.goals = goals
         self.two_hot = TwoHot(config.bins)
-        output = nn.Linear(config.hidden, len(DRIVES) * config.bins)
-        nn.init.zeros_(output.weight)
-        nn.init.zeros_(output.bias)
-        self.net = nn.Sequential(
-            nn.Linear(latent * (2 if goals else 1), config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.SiLU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.LayerNorm(config.hidden),
-            nn.SiLU(),
-            output,
-        )
+        inputs = latent * (2 if goals else 1)
+        self.net = zero_headed_mlp(inputs, config.hidden, len(DRIVES) * config.bins)
 
     def logits(self, latent: Tensor) -> Tensor:
         """Two-hot logits ``[..., K, bins]`` of latents ``[..., D]`` (``[..., 2D]`` with a goal beside them)."""

@@ -306,4 +306,6 @@ def test_inputs_are_normalised_by_what_was_seen() -> None:
 
 
 def test_a_world_that_takes_no_render_mode_can_be_built() -> None:
-    build_env(EnvConfig("ForethoughtLine-v0"), 2, seed=0, held_out=False).close()
+    env = build_env(EnvConfig("ForethoughtLine-v0"), 2, seed=0, held_out=False)
+    assert env.num_envs == 2
+    env.close()
