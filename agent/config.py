@@ -97,6 +97,8 @@ class Schedule:
     """Critic and actor updates at the end, with perception and world model at rest."""
     reanalyse: int = 0
     """Remembered states per actor update that are planned anew with the present model."""
+    reanalyse_candidates: int = 0
+    """Courses of action per iteration of those plans; 0: as many as when acting."""
     capacity: int = 100_000
     """Entries of the short-term memory."""
 

@@ -267,10 +267,10 @@ class Learner:
         with torch.no_grad():
             state, goal, target = self._fresh_plans(window)
             if not config.task.goals:
-                planned = window.planned.flatten() > 0
-                remembered = m.perception.encode(window.observation.flatten(0, 1)[planned])
+                planned = window.planned[:, 0] > 0
+                remembered = m.perception.encode(window.observation[:, 0][planned])
                 state = State(torch.cat([remembered.latent, state.latent]))
-                target = torch.cat([window.plan.flatten(0, 1)[planned], target])
+                target = torch.cat([window.plan[:, 0][planned], target])
             if not len(target):
                 return {}
             configuration = m.configurator("mode-1", goal, self.agent.device)
@@ -294,6 +294,8 @@ class Learner:
         if not count:
             return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)
+        if config.schedule.reanalyse_candidates:
+            configuration = replace(configuration, candidates=config.schedule.reanalyse_candidates)
         plan = think(m, state, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator)
         return state, goal, plan_target(plan)
 

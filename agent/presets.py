@@ -68,7 +68,7 @@ def discrete_control(id: str) -> RunConfig:
         behaviour=BehaviourLoss(batch=32),
         schedule=Schedule(
             prefill=2_000, prefill_updates=500, rounds=8, round_steps=1_000, round_updates=300, mode_1_rounds=3,
-            behaviour_ratio=0.5, reanalyse=4, final_behaviour_updates=600,
+            behaviour_ratio=0.5, reanalyse=8, reanalyse_candidates=48, final_behaviour_updates=600,
         ),
         threads=1,  # networks this small are slower on two
     )  # fmt: skip
