@@ -188,7 +188,7 @@ def test_training_ends_with_the_next_command(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "forethought compare runs/CartPole-v1/seed3" in out
     assert Path("runs/CartPole-v1/seed3/config.json").is_file()
-    assert "behaviour 9/9" in out and "round 1/1" in out  # without a terminal: lines, and all of the schedule counted
+    assert "behaviour 7/7" in out and "round 1/1" in out  # without a terminal: lines, and all of the schedule counted
     assert "\x1b" not in out
 
 
