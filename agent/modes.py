@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..modules.actor import Actor, Policy
+from ..modules.actor import Actor, CategoricalPolicy, Policy
 from ..modules.configurator import Configurator
 from ..modules.cost import IntrinsicCost, plan_energy
 from ..modules.critic import Critic
 from ..modules.perception import Perception
 from ..modules.types import Configuration, State, Trajectory
 from ..modules.world_model import WorldModel
-from ..planners import ActionSpace, Budget, Distribution, Objective, Plan, Planner, Proposal
+from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def think(
     """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve."""
     budget = Budget(configuration.horizon, configuration.candidates, configuration.iterations, configuration.hold)
     proposal = Proposal(start, propose(m, s, configuration, generator) if configuration.proposals else None)
-    objective = energy(m, s, configuration)
-    return planner.plan(objective, action_space, proposal, budget, s.latent.shape[0], generator)
+    return planner.plan(Energy(m, s, configuration), action_space, proposal, budget, s.latent.shape[0], generator)
 
 
 def propose(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Tensor:
@@ -105,13 +104,49 @@ def propose(m: Modules, s: State, configuration: Configuration, generator: torch
     return torch.stack(actions, dim=2)
 
 
-def energy(m: Modules, s: State, configuration: Configuration) -> Objective:
-    """F as a function of action sequences ``[B, S, T, ...]`` → energies ``[B, S]``, from states ``[B, D]``."""
+@dataclass(frozen=True)
+class Energy:
+    """F as a function of action sequences ``[B, S, T, ...]`` → energies ``[B, S]``, from states ``[B, D]``.
 
-    def objective(actions: Tensor) -> Tensor:
-        return trajectory_energy(m, m.world_model.rollout(s, actions, configuration.goal), configuration)
+    Tree planners follow the same energy step by step; nodes are states ``[B, N, D]``.
+    """
 
-    return objective
+    m: Modules
+    s: State
+    configuration: Configuration
+
+    @property
+    def discount(self) -> float:
+        """γ."""
+        return self.configuration.discount
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Energies ``[B, S]`` of action sequences ``[B, S, T, ...]``."""
+        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal)
+        return trajectory_energy(self.m, imagined, self.configuration)
+
+    def root(self) -> Nodes:
+        """The present state as the only node of each environment ``[B, 1, D]``."""
+        return (self.s.latent.unsqueeze(1),)
+
+    def step(self, nodes: Nodes, actions: Tensor) -> tuple[Nodes, Tensor, Tensor]:
+        """Nodes, u·IC(ι) ``[B, N]`` and the chance to go on ``[B, N]`` after ``actions [B, N, ...]``."""
+        goal = None if self.configuration.goal is None else self.configuration.goal.unsqueeze(1)
+        after = self.m.world_model.predict(State(nodes[0]), actions, goal)
+        assert after.interoception is not None and after.continuation is not None
+        cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
+        return (after.latent,), cost, after.continuation
+
+    def leaf(self, nodes: Nodes) -> Tensor:
+        """v·TC(s) of nodes ``[B, N]``."""
+        values: Tensor = self.m.critic(State(nodes[0]), self.configuration)
+        return values.sum(-1)
+
+    def prior(self, nodes: Nodes) -> Tensor:
+        """The actor's probabilities ``[B, N, A]`` of discrete actions (components of a MultiDiscrete in a row)."""
+        policy = self.m.actor(State(nodes[0]), self.configuration)
+        assert isinstance(policy, CategoricalPolicy)
+        return policy.probabilities()
 
 
 def trajectory_energy(m: Modules, imagined: Trajectory, configuration: Configuration) -> Tensor:

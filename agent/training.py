@@ -12,8 +12,9 @@ from ..modules.memory import MemoryShape, ShortTermMemory
 from ..modules.types import Mode
 from .agent import Agent, plan_width
 from .config import Schedule
+from .criterion import Metrics
 from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
-from .learning import Learner, Metrics, to_device
+from .learning import Learner, to_device
 
 PROGRESS = ("filled", "rounds", "final", "decisions", "resets")
 """What a trainer must know to go on."""

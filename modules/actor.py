@@ -49,6 +49,10 @@ class CategoricalPolicy:
         """The likeliest actions."""
         return self._join([part.argmax(-1) for part in self._components()])
 
+    def probabilities(self) -> Tensor:
+        """Probabilities ``[..., A]``, the components one behind the other."""
+        return torch.cat(self._components(), dim=-1).exp()
+
     def entropy(self) -> Tensor:
         """Entropy ``[...]`` in nats, summed over components."""
         return torch.stack([-(part.exp() * part).sum(-1) for part in self._components()]).sum(0)

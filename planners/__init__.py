@@ -14,10 +14,12 @@ from .types import (
     Categorical,
     Distribution,
     Gaussian,
+    Nodes,
     Objective,
     Plan,
     Planner,
     Proposal,
+    StepwiseObjective,
 )
 
 PLANNERS: dict[str, type[Planner]] = {
@@ -63,11 +65,13 @@ __all__ = [
     "Distribution",
     "Gaussian",
     "GaussianCEM",
+    "Nodes",
     "Objective",
     "Plan",
     "Planner",
     "Proposal",
     "RandomShooting",
+    "StepwiseObjective",
     "clip",
     "default_planner",
     "make_planner",

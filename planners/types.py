@@ -22,6 +22,42 @@ Objective = Callable[[Tensor], Tensor]
 """Action sequences ``[B, S, T, ...]`` to energies ``[B, S]``; low is good."""
 
 
+Nodes = tuple[Tensor, ...]
+"""Imagined states, N for each environment: tensors ``[B, N, ...]`` that only the objective understands."""
+
+
+class StepwiseObjective(Protocol):
+    """An objective that can also be followed step by step, for planners that grow a tree.
+
+    The energy of a sequence is Σ γ^t Π(continue) cost[t] + γ^T Π(continue) leaf, as `Objective` returns it.
+    """
+
+    @property
+    def discount(self) -> float:
+        """γ."""
+        ...
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Energies ``[B, S]`` of action sequences ``[B, S, T, ...]``."""
+        ...
+
+    def root(self) -> Nodes:
+        """The present state of each environment, as N = 1 node."""
+        ...
+
+    def step(self, nodes: Nodes, actions: Tensor) -> tuple[Nodes, Tensor, Tensor]:
+        """What ``actions [B, N, ...]`` lead to: nodes, costs ``[B, N]`` and chances to go on ``[B, N]``."""
+        ...
+
+    def leaf(self, nodes: Nodes) -> Tensor:
+        """Cost-to-go ``[B, N]`` expected from nodes on."""
+        ...
+
+    def prior(self, nodes: Nodes) -> Tensor:
+        """Probabilities ``[B, N, A]`` with which an actor would take each discrete action."""
+        ...
+
+
 @dataclass(frozen=True)
 class Budget:
     """What one decision may cost: ``candidates × iterations × horizon`` predictor calls per environment.

@@ -13,8 +13,9 @@ import pytest
 import torch
 from forethought.agent.agent import Agent, Spaces
 from forethought.agent.config import WorldModelLoss
-from forethought.agent.learning import Learner, Metrics, _encoded_steps, random_shift, world_model_loss
-from forethought.agent.modes import energy
+from forethought.agent.criterion import Metrics, _encoded_steps, random_shift, world_model_loss
+from forethought.agent.learning import Learner
+from forethought.agent.modes import Energy
 from forethought.modules.memory import Window
 from forethought.modules.types import State, Trajectory
 from gymnasium import spaces
@@ -171,7 +172,7 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
     s = State(torch.tensor([[2.0], [-1.0], [0.3]], dtype=torch.float64))
     configuration = m.configurator("mode-2")
     energies = [
-        energy(m, s, configuration)(torch.zeros(3, 2, horizon, dtype=torch.int64)) for horizon in (1, 2, 3, 7, 20)
+        Energy(m, s, configuration)(torch.zeros(3, 2, horizon, dtype=torch.int64)) for horizon in (1, 2, 3, 7, 20)
     ]
     for other in energies[1:]:
         assert torch.allclose(energies[0], other, atol=1e-6)
@@ -298,8 +299,8 @@ def test_the_actor_takes_each_plan_for_the_state_it_was_made_in() -> None:
         metrics = learner.actor_update(replace(window, plan=target, planned=planned))
     assert metrics["imitation"] < 0.1
     m = agent.modules
-    given = m.actor(m.perception.encode(window.observation[:, 0]), m.configurator("mode-1")).mode()
-    assert (given == best[:, 0])[planned[:, 0] > 0].float().mean() > 0.97
+    given = m.actor(m.perception.encode(window.observation), m.configurator("mode-1")).mode()
+    assert (given == best)[planned > 0].float().mean() > 0.97
 
 
 def test_without_a_plan_there_is_nothing_to_imitate() -> None:

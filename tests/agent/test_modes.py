@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
-from forethought.agent.modes import energy, think
+from forethought.agent.modes import Energy, think
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import State
 from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
@@ -271,8 +271,8 @@ def test_each_environment_plans_from_its_own_state() -> None:
     s = m.perception.encode(torch.from_numpy(observations())[:, None])
     actions = torch.randint(3, (ENVS, 8, 4), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        together = energy(m, s, configuration)(actions)
-        alone = [energy(m, State(s.latent[i : i + 1]), configuration)(actions[i : i + 1]) for i in range(ENVS)]
+        together = Energy(m, s, configuration)(actions)
+        alone = [Energy(m, State(s.latent[i : i + 1]), configuration)(actions[i : i + 1]) for i in range(ENVS)]
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
     assert (together.std(1) > 1e-3).all()
 
@@ -318,13 +318,35 @@ def test_goal_energy_is_distance_to_the_goal_and_cost_to_go() -> None:
     configuration = m.configurator("mode-2", goal)
     actions = torch.rand(ENVS, 5, 4, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        given = energy(m, s, configuration)(actions)
+        given = Energy(m, s, configuration)(actions)
         latent = m.world_model.rollout(s, actions).latent
         distance = (latent[:, :, 1:] - goal.latent[:, None, None]).square().mean(-1)
         pair = torch.cat([latent[:, :, -1], goal.latent[:, None].expand(-1, 5, -1)], -1)
         to_go = m.critic.cost_to_go(pair)[..., 3]
     discounts = 0.9 ** torch.arange(1, 5)
     assert torch.allclose(given, (discounts * (1 - (-distance / 0.5).exp())).sum(-1) + discounts[-1] * to_go, atol=1e-4)
+
+
+@pytest.mark.parametrize("goals", [False, True])
+def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(goals: bool) -> None:
+    agent = goal_agent()[0] if goals else make_agent()
+    m = agent.modules
+    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
+    energy = Energy(m, s, m.configurator("mode-2", goal if goals else None))
+    draws = torch.Generator().manual_seed(0)
+    actions = (
+        torch.rand(ENVS, 1, 4, 2, generator=draws) * 2 - 1 if goals else torch.randint(3, (ENVS, 1, 4), generator=draws)
+    )
+    with torch.no_grad():
+        nodes, total, alive = energy.root(), torch.zeros(ENVS, 1), torch.ones(ENVS, 1)
+        for t in range(4):
+            nodes, cost, go_on = energy.step(nodes, actions[:, :, t])
+            total, alive = total + energy.discount ** (t + 1) * alive * cost, alive * go_on
+        assert torch.allclose(total + energy.discount**4 * alive * energy.leaf(nodes), energy(actions), atol=1e-5)
+        if not goals:
+            prior = energy.prior(nodes)
+            assert prior.shape == (ENVS, 1, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 1))
+            assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0]), energy.configuration).mode())
 
 
 def test_the_actors_proposals_take_part_in_the_search() -> None:
@@ -337,7 +359,7 @@ def test_the_actors_proposals_take_part_in_the_search() -> None:
     m = agent.modules
     s = m.perception.encode(torch.from_numpy(observations())[:, None])
     with torch.no_grad():
-        energies = energy(m, s, m.configurator("mode-2"))(proposed)
+        energies = Energy(m, s, m.configurator("mode-2"))(proposed)
     assert (spy.answered[0].energy <= energies.min(1).values + 1e-5).all()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from forethought.agent.modes import Modules, energy, think
+from forethought.agent.modes import Energy, Modules, think
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.actor import Actor, ActorConfig
 from forethought.modules.configurator import Configurator, Task, Thinking
@@ -153,7 +153,7 @@ def goal_state(goal: float | None) -> State | None:
 
 def best_first(modules: Modules, configuration: Configuration, options: Tensor) -> list[int]:
     with torch.no_grad():
-        energies = energy(modules, STATE, configuration)(options[None])[0]
+        energies = Energy(modules, STATE, configuration)(options[None])[0]
     return options[energies.argmin()].tolist()
 
 

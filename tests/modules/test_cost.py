@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from forethought.agent.modes import Modules, energy
+from forethought.agent.modes import Energy, Modules
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.actor import Actor, ActorConfig
 from forethought.modules.configurator import Configurator, Task
@@ -224,7 +224,7 @@ def test_gradient_of_the_energy_with_respect_to_actions(name: str) -> None:
     goal = None if configuration.goal is None else configuration.goal.double()
     configuration = replace(configuration, u=configuration.u.double(), v=configuration.v.double(), goal=goal)
     state = State(torch.randn(2, 4, generator=generator(1), dtype=torch.float64))
-    objective = energy(modules, state, configuration)
+    objective = Energy(modules, state, configuration)
     actions = torch.rand(2, 3, 4, 2, generator=generator(2), dtype=torch.float64).requires_grad_()
     gradient = torch.autograd.grad(objective(actions).sum(), actions)[0]
     assert gradient.abs().amax(dim=(0, 1, 3)).min() > 0  # every step of every plan matters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from forethought.agent.config import WorldModelLoss
-from forethought.agent.learning import world_model_loss
+from forethought.agent.criterion import world_model_loss
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.memory import Window
 from forethought.modules.perception import EncoderName, Perception, PerceptionConfig

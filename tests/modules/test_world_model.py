@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.config import WorldModelLoss
-from forethought.agent.learning import world_model_loss
+from forethought.agent.criterion import world_model_loss
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.cost import goal_distance
 from forethought.modules.memory import MemoryShape, ShortTermMemory, Window
