@@ -113,12 +113,24 @@ class BehaviourLoss:
     """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
     courses: int = 24
     """Goal tasks: courses of action of those short plans."""
+    proposals: int = 0
+    """How many of them are the actor's."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
+    real: float = 1.0
+    """Weight of the critic's loss on real states."""
     imagined: float = 0.5
     """Weight of the critic's loss on imagined states beside that on real ones."""
+    imitation: float = 1.0
+    """Weight of the actor's imitation of plans."""
+    improvement: float = 0.0
+    """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
+    imagination: int = 12
+    """Steps of those roll-outs; in reward tasks the critic learns from them too."""
     entropy: float = 0.0
-    """Bonus for the actor's entropy."""
+    """Bonus for the actor's entropy where it imitates."""
+    dream_entropy: float = 0.001
+    """Bonus for the actor's entropy in them, relative to the spread of energies."""
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,43 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..modules.cost import interoception
+from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
-from ..modules.types import DRIVES, State, beside_goal
+from ..modules.types import DRIVES, Configuration, State, Trajectory, beside_goal
 from ..planners import RandomShooting
 from .agent import Agent, plan_target
 from .criterion import Metrics, masked_mean, world_model_loss
-from .modes import think
+from .modes import imagine, think, trajectory_energy
+
+
+@dataclass(frozen=True)
+class Dream:
+    """The actor's own roll-outs in imagination: N of them, T steps long, towards goals in a goal task.
+
+    Attributes:
+        configuration: Under which the actor dreamt.
+        action: ``[N, 1, T, ...]``.
+        imagined: Where that led, differentiable in Box actions.
+        target: λ-returns of the unweighted intrinsic cost from s[0…T−1] on ``[N, T, K]``.
+        alive: Chance that the episode was still going on there ``[N, T]``.
+    """
+
+    configuration: Configuration
+    action: Tensor
+    imagined: Trajectory
+    target: Tensor
+    alive: Tensor
+
+    @property
+    def latent(self) -> Tensor:
+        """Where each action was taken, s[0…T−1] ``[N, T, D]``."""
+        return self.imagined.latent[:, 0, :-1].detach()
 
 
 class Learner:
@@ -39,6 +63,7 @@ class Learner:
         self.critic_optimiser = torch.optim.Adam(m.critic.parameters(), behaviour.learning_rate)
         self.actor_optimiser = torch.optim.Adam(m.actor.parameters(), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
+        self.spread = 1.0  # of the returns in dreams
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
 
     def _rate(self) -> float:
@@ -75,10 +100,29 @@ class Learner:
         self.done += 1
         return metrics
 
-    def critic_update(self, window: Window) -> Metrics:
+    def dream(self, window: Window) -> Dream | None:
+        """Let the actor act in imagination from remembered states; None where the settings do not want it."""
+        m, config = self.agent.modules, self.agent.config
+        if not config.behaviour.improvement:
+            return None
+        with torch.no_grad():
+            if config.task.goals:
+                state, goal = self._goal_pairs(window, config.behaviour.batch * config.behaviour.steps)
+            else:
+                state, goal = State(m.perception(window.observation[:, :-1])[window.valid > 0]), None
+        configuration = replace(m.configurator("mode-1", goal, self.agent.device), horizon=config.behaviour.imagination)
+        with torch.set_grad_enabled(not m.world_model.actions.discrete):
+            action, imagined = imagine(m, State(state.latent.unsqueeze(1)), configuration, self.generator)
+        with torch.no_grad():
+            target = self._returns(imagined, configuration)[:, 0]
+            go = imagined.continuation[:, 0, :-1]
+            alive = torch.cat([torch.ones_like(go[:, :1]), go], dim=-1).cumprod(-1)
+        return Dream(configuration, action, imagined, target, alive)
+
+    def critic_update(self, window: Window, dream: Dream | None = None) -> Metrics:
         """One step of the critic: towards λ-returns, or in a goal task towards what a short plan finds."""
         critic, config = self.agent.modules.critic, self.agent.config
-        loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window)
+        loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window, dream)
         _check_finite("critic loss", loss, metrics)
         _descend(self.critic_optimiser, loss)
         with torch.no_grad():
@@ -86,16 +130,21 @@ class Learner:
                 slow.lerp_(fast, config.critic.target_rate)
         return metrics
 
-    def _critic_loss(self, window: Window) -> tuple[Tensor, Metrics]:
-        """Cross-entropy to λ-returns, on remembered states and on those imagined along remembered plans."""
+    def _critic_loss(self, window: Window, dream: Dream | None) -> tuple[Tensor, Metrics]:
+        """Cross-entropy to λ-returns, on remembered states and on those imagined: along the actor's dream if there is
+        one, else along remembered plans."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
             latent = m.perception(window.observation)
             real_target, real_mask = self._real_returns(latent, window)
-            imagined_latent, imagined_target, imagined_mask = self._imagined_returns(latent[:, 0], window)
+            if dream is None:
+                imagined = self._along_plans(latent[:, 0], window)
+            else:
+                imagined = dream.latent, dream.target, dream.alive
         real = m.critic.two_hot.loss(m.critic.logits(latent[:, :-1]), real_target).sum(-1)
-        imagined = m.critic.two_hot.loss(m.critic.logits(imagined_latent), imagined_target).sum(-1)
-        loss = masked_mean(real, real_mask) + config.behaviour.imagined * masked_mean(imagined, imagined_mask)
+        dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1]).sum(-1)
+        behaviour = config.behaviour
+        loss = behaviour.real * masked_mean(real, real_mask) + behaviour.imagined * masked_mean(dreamt, imagined[2])
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
 
     def _goal_critic_loss(self, window: Window) -> tuple[Tensor, Metrics]:
@@ -109,7 +158,7 @@ class Learner:
             state, goal = self._goal_pairs(window, behaviour.batch * behaviour.steps)
             configuration = m.configurator("mode-2", goal, self.agent.device)
             short = replace(configuration, horizon=behaviour.steps, candidates=behaviour.courses, iterations=1,
-                            hold=behaviour.steps, proposals=0)  # fmt: skip
+                            hold=behaviour.steps, proposals=behaviour.proposals)  # fmt: skip
             looking = replace(m, critic=self.target_critic)
             plan = think(looking, state, short, RandomShooting(), self.agent.spaces.action, None, self.generator)
         logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, DRIVES.index("goal")]
@@ -138,21 +187,37 @@ class Learner:
         target = discount * lambda_returns(costs, goes_on, values[:, 1:], discount, config.critic.trace)
         return target, 1 - window.truncated
 
-    def _imagined_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    def _along_plans(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
         """Imagined states ``[B, H, D]`` along the remembered plans, their λ-returns ``[B, H, K]`` and the mask."""
-        m, config = self.agent.modules, self.agent.config
-        imagined = m.world_model.rollout(State(latent), window.course.unsqueeze(1))
-        costs = m.intrinsic_cost(
-            imagined.interoception, torch.ones(imagined.interoception.shape[-1], device=latent.device)
-        )
-        discount = config.task.discount
-        values = self.target_critic.cost_to_go(imagined.latent[:, 0, 1:]) / discount
-        go = imagined.continuation[:, 0]
-        target = discount * lambda_returns(costs[:, 0], go, values, discount, config.critic.trace)
-        return imagined.latent[:, 0, :-1], target, window.planned[:, :1].expand_as(go)
+        imagined = self.agent.modules.world_model.rollout(State(latent), window.course.unsqueeze(1))
+        target = self._returns(imagined, self.agent.modules.configurator("mode-2"))[:, 0]
+        return imagined.latent[:, 0, :-1], target, window.planned[:, :1].expand_as(target[..., 0])
 
-    def actor_update(self, window: Window) -> Metrics:
-        """One step of the actor: imitate the plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12)."""
+    def _returns(self, imagined: Trajectory, configuration: Configuration) -> Tensor:
+        """λ-returns ``[B, S, T, K]`` of the unweighted intrinsic cost from imagined s[0…T−1] on."""
+        m, config = self.agent.modules, self.agent.config
+        discount, iota, latent = config.task.discount, imagined.interoception, imagined.latent[:, :, 1:]
+        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        inputs = beside_goal(latent, configuration, "critic") if config.task.goals else latent
+        values = self.target_critic.cost_to_go(inputs) / discount
+        return discount * lambda_returns(costs, imagined.continuation, values, discount, config.critic.trace)
+
+    def actor_update(self, window: Window, dream: Dream | None = None) -> Metrics:
+        """One step of the actor: imitate plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12), and improve in its dream."""
+        config = self.agent.config.behaviour
+        parts = self._imitation(window) if config.imitation else []
+        if dream is not None:
+            parts += self._improvement(dream)
+        if not parts:
+            return {}
+        loss = torch.stack([weight * value for _, weight, value in parts]).sum()
+        metrics = {name: float(value.detach()) for name, _, value in parts}
+        _check_finite("actor loss", loss, metrics)
+        _descend(self.actor_optimiser, loss)
+        return metrics
+
+    def _imitation(self, window: Window) -> list[tuple[str, float, Tensor]]:
+        """Cross-entropy to the plans remembered in the window and to some made anew, and the entropy."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
             state, goal, target = self._fresh_plans(window)
@@ -162,16 +227,39 @@ class Learner:
                 state = State(torch.cat([remembered.latent, state.latent]))
                 target = torch.cat([window.plan.flatten(0, 1)[planned], target])
             if not len(target):
-                return {}
+                return []
             configuration = m.configurator("mode-1", goal, self.agent.device)
         policy = m.actor(state, configuration)
-        entropy = policy.entropy().mean()
-        imitation = policy.imitation_loss(target).mean()
-        loss = imitation - config.behaviour.entropy * entropy
-        metrics = {"imitation": float(imitation.detach()), "actor_entropy": float(entropy.detach())}
-        _check_finite("actor loss", loss, metrics)
-        _descend(self.actor_optimiser, loss)
-        return metrics
+        return [
+            ("imitation", config.behaviour.imitation, policy.imitation_loss(target).mean()),
+            ("actor_entropy", -config.behaviour.entropy, policy.entropy().mean()),
+        ]
+
+    def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
+        """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous
+        (LeCun 2022, p. 12), by the policy gradient with the critic as baseline where they are discrete.
+
+        Energies are divided by their spread, but not below 1, so that the entropy bonus means the same everywhere
+        (DreamerV3, 2301.04104).
+        """
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        policy = m.actor(State(dream.latent), dream.configuration)
+        if m.world_model.actions.discrete:
+            with torch.no_grad():
+                energy = (floored(dream.configuration.v) * dream.target).sum(-1)
+                expected = m.critic(State(dream.latent), dream.configuration).sum(-1)
+            chosen = policy.log_probability(dream.action[:, 0])
+            loss = masked_mean((energy - expected) * chosen, dream.alive)
+        else:
+            energy = trajectory_energy(m, dream.imagined, dream.configuration)
+            loss = energy.mean()
+        low, high = torch.quantile(energy.detach(), torch.tensor([0.05, 0.95], device=energy.device))
+        self.spread += 0.01 * (float(high - low) - self.spread)
+        entropy = masked_mean(policy.entropy(), dream.alive)
+        return [
+            ("improvement", behaviour.improvement / max(self.spread, 1.0), loss),
+            ("dream_entropy", -behaviour.improvement * behaviour.dream_entropy, entropy),
+        ]
 
     def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor]:
         """States, goals (None in reward tasks) and plan targets of as many plans as `Schedule.reanalyse` says."""
@@ -197,11 +285,12 @@ def to_device(window: Window, device: torch.device) -> Window:
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One gradient step, the gradient's norm clipped at 5."""
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    for group in optimiser.param_groups:
-        torch.nn.utils.clip_grad_norm_(group["params"], 5.0)
+    """One gradient step, the gradient's norm clipped at 5; no other parameter receives a gradient."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
     optimiser.step()
 
 

@@ -94,14 +94,35 @@ def think(
 
 
 def propose(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Tensor:
-    """The actor's own courses of action ``[B, P, T, ...]``: ã[t] = A(s[t]), s[t+1] = Pred(s[t], ã[t]) (p. 12)."""
-    latent = s.latent.unsqueeze(1).expand(-1, configuration.proposals, -1)
-    actions = []
+    """The actor's own courses of action ``[B, P, T, ...]`` from states ``[B, D]``."""
+    several = State(s.latent.unsqueeze(1).expand(-1, configuration.proposals, -1))
+    return imagine(m, several, configuration, generator)[0]
+
+
+def imagine(
+    m: Modules, s: State, configuration: Configuration, generator: torch.Generator
+) -> tuple[Tensor, Trajectory]:
+    """Mode-1 in imagination: ã[t] = A(s[t]), s[t+1] = Pred(s[t], ã[t]) (LeCun 2022, p. 12).
+
+    Args:
+        m: The modules.
+        s: States ``[B, S, D]``.
+        configuration: Says how many steps, its horizon T, and the goals ``[B, D]`` if any.
+        generator: Draws the actions.
+
+    Returns:
+        Actions ``[B, S, T, ...]`` and where they lead.
+    """
+    goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
+    states, actions = [s], []
     for _ in range(configuration.horizon):
-        action = m.actor(State(latent), configuration).sample(generator)
-        latent = m.world_model.predict(State(latent), action).latent
-        actions.append(action)
-    return torch.stack(actions, dim=2)
+        actions.append(m.actor(states[-1], configuration).sample(generator))
+        states.append(m.world_model.predict(states[-1], actions[-1], goal))
+    latent = torch.stack([state.latent for state in states], dim=2)
+    iota, go_on = (
+        torch.stack([getattr(state, name) for state in states[1:]], dim=2) for name in ("interoception", "continuation")
+    )
+    return torch.stack(actions, dim=2), Trajectory(latent, iota, go_on)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,8 @@ class Trainer:
         metrics: Metrics = {}
         for count in range(updates):
             window = to_device(self.memory.sample(config.batch, config.steps, self.generator), self.agent.device)
-            metrics = self.learner.critic_update(window) | self.learner.actor_update(window)
+            dream = self.learner.dream(window)
+            metrics = self.learner.critic_update(window, dream) | self.learner.actor_update(window, dream)
             self.report("behaviour", count + 1, updates, metrics)
         return metrics
 

@@ -57,6 +57,12 @@ class CategoricalPolicy:
         """Entropy ``[...]`` in nats, summed over components."""
         return torch.stack([-(part.exp() * part).sum(-1) for part in self._components()]).sum(0)
 
+    def log_probability(self, action: Tensor) -> Tensor:
+        """Log-probability ``[...]`` of actions ``[...]`` (Discrete) or ``[..., components]``."""
+        components = action.unsqueeze(-1) if self.encoder.scalar else action
+        parts = zip(self._components(), components.unbind(-1), strict=True)
+        return torch.stack([part.gather(-1, index.unsqueeze(-1)).squeeze(-1) for part, index in parts]).sum(0)
+
     def imitation_loss(self, target: Tensor) -> Tensor:
         """Cross-entropy ``[...]`` against target probabilities ``[..., A]``."""
         return -(target * torch.cat(self._components(), dim=-1)).sum(-1)
@@ -82,6 +88,12 @@ class SquashedGaussianPolicy:
     def entropy(self) -> Tensor:
         """Entropy ``[...]`` of the normal before the tanh, in nats."""
         return (self.log_std + 1.4189385).sum(-1)
+
+    def log_probability(self, action: Tensor) -> Tensor:
+        """Log-density ``[...]``, before the tanh, of actions ``[..., A]`` in the environment's units."""
+        raw = self.encoder(action).clamp(-1 + _EDGE, 1 - _EDGE).atanh()
+        loss: Tensor = -0.5 * ((raw - self.mean) / self.log_std.exp()).square() - self.log_std - 0.9189385
+        return loss.sum(-1)
 
     def imitation_loss(self, target: Tensor) -> Tensor:
         """Negative log-likelihood ``[...]`` (before the tanh) of a plan's elites.

@@ -18,13 +18,15 @@ class PerceptionConfig:
     """Settings of perception."""
 
     encoder: EncoderName = "cnn"
-    """cnn: three strided convolutions; impala: residual, slower and stronger; mlp: for vector observations."""
+    """cnn: strided convolutions; impala: residual, slower and stronger; mlp: for vector observations."""
     latent: int = 128
     """Width D of the latent state."""
     history: int = 1
     """Observations that are stacked into one percept, so that velocity can be seen."""
     width: int = 32
-    """Channels of the widest convolution (cnn, impala), a quarter of the hidden units (mlp)."""
+    """Channels of the widest convolution (twice that for a cnn of stride 4), a quarter of the hidden units (mlp)."""
+    stride: Literal[2, 4] = 2
+    """Of a cnn's first convolution; 4 costs a third of 2."""
 
 
 class Perception(nn.Module):
@@ -46,6 +48,8 @@ class Perception(nn.Module):
 
     def __init__(self, config: PerceptionConfig, shape: tuple[int, ...]) -> None:
         super().__init__()
+        if config.stride not in {2, 4}:
+            raise ValueError(f"a cnn's first stride is 2 or 4, got {config.stride}")
         self.config = config
         self.shape = shape
         pixels = len(shape) == 3
@@ -79,7 +83,7 @@ class Perception(nn.Module):
         flat = observation.reshape(-1, *expected)
         if self.pixels:
             stacked = flat.permute(0, 2, 3, 1, 4).flatten(3)  # [N, H, W, history·C], channels last in memory
-            inputs = stacked.permute(0, 3, 1, 2).float() / 255 - 0.5
+            inputs = stacked.permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
         else:
             inputs = ((flat.float() - self.mean) / self.scale).flatten(1)
         latent: Tensor = self.normalise(self.project(self.trunk(inputs)))
@@ -98,25 +102,21 @@ def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module,
         layers = [nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
         return nn.Sequential(*layers), hidden
     channels = config.history * shape[2]
-    trunk = _cnn(channels, config.width) if config.encoder == "cnn" else _impala(channels, config.width)
+    trunk = _cnn(channels, config.width, config.stride) if config.encoder == "cnn" else _impala(channels, config.width)
     trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1]
     return trunk, features
 
 
-def _cnn(channels: int, width: int) -> nn.Module:
-    """Three strided convolutions, 64² → 8²."""
+def _cnn(channels: int, width: int, stride: int) -> nn.Module:
+    """Strided convolutions, 64² → 8²: three of stride 2, or for a third of the cost one of stride 4 and one of 2."""
     half = width // 2
-    return nn.Sequential(
-        nn.Conv2d(channels, half, 5, 2, 2),
-        nn.ReLU(),
-        nn.Conv2d(half, width, 3, 2, 1),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, 2, 1),
-        nn.ReLU(),
-        nn.Flatten(),
-    )
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 8, 4, 2), nn.ReLU(), nn.Conv2d(width, 2 * width, 4, 2, 1)]
+    if stride == 2:
+        layers = [nn.Conv2d(channels, half, 5, 2, 2), nn.ReLU(), nn.Conv2d(half, width, 3, 2, 1), nn.ReLU()]
+        layers.append(nn.Conv2d(width, width, 3, 2, 1))
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
 
 
 class _Residual(nn.Module):

@@ -235,7 +235,7 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
     agent.modules = replace(agent.modules, world_model=Chain())  # type: ignore[arg-type]
     window = make_window(batch=3)
     window = replace(window, planned=torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, STEPS + 1))
-    latent, target, mask = learner._imagined_returns(torch.tensor([[0.0], [2.0], [3.0]]), window)
+    latent, target, mask = learner._along_plans(torch.tensor([[0.0], [2.0], [3.0]]), window)
     assert torch.equal(asked[0][:, 0], window.course)
     assert latent[:, :, 0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 0], [3, 4, 0, 1]]
     assert torch.allclose(target, VALUES[latent[..., 0].long()], atol=1e-5)

@@ -78,6 +78,25 @@ def test_categorical_imitation_is_least_at_the_target(space: spaces.Discrete | s
     assert best == pytest.approx(float(CategoricalPolicy(target.log(), encoder).entropy()), rel=1e-5)
 
 
+def test_log_probabilities_are_those_of_torch() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 7, generator=draws)
+    policy = CategoricalPolicy(logits, ActionEncoder(spaces.MultiDiscrete([3, 4])))
+    action = policy.sample(draws)
+    parts = [torch.distributions.Categorical(logits=part) for part in (logits[:, :3], logits[:, 3:])]
+    expected = parts[0].log_prob(action[:, 0]) + parts[1].log_prob(action[:, 1])
+    assert torch.allclose(policy.log_probability(action), expected, atol=1e-6)
+    assert torch.allclose(policy.probabilities()[:, 3:], parts[1].probs, atol=1e-6)
+    single = CategoricalPolicy(logits[:, :3], ActionEncoder(spaces.Discrete(3)))
+    assert torch.allclose(single.log_probability(action[:, 0]), parts[0].log_prob(action[:, 0]), atol=1e-6)
+    mean, log_std = torch.randn(2, 5, 2, generator=draws).unbind(0)
+    box = spaces.Box(np.float32([-1, 2]), np.float32([3, 4]))
+    normal = SquashedGaussianPolicy(mean, log_std - 1, ActionEncoder(box))
+    raw = mean + 0.3
+    expected = torch.distributions.Normal(mean, (log_std - 1).exp()).log_prob(raw).sum(-1)
+    assert torch.allclose(normal.log_probability(ActionEncoder(box).decode(raw.tanh())), expected, atol=1e-2)
+
+
 def test_sampling_is_seeded() -> None:
     for space in (spaces.Discrete(5), spaces.MultiDiscrete([3, 5]), SKEWED):
         policy = make(space)(State(torch.randn(64, 4, generator=generator())), PLAIN)
