@@ -72,7 +72,7 @@ class WorldModel(nn.Module):
 
     def step(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
         """The carry after encoded actions ``[..., A]``, and the transition's features ``[..., E, H]`` for the heads."""
-        self.calls += carry[0][..., 0].numel()
+        self.calls += carry[0].numel() // carry[0].shape[-1]
         taken: tuple[Carry, Tensor] = self.predictor(carry, encoded.unsqueeze(-2))
         return taken
 
