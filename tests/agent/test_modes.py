@@ -12,7 +12,7 @@ import torch
 from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
 from forethought.agent.modes import Energy, propose, think
 from forethought.agent.run import check_settings
-from forethought.modules.configurator import Configurator, Thinking
+from forethought.modules.configurator import Thinking
 from forethought.modules.types import State, Trajectory
 from forethought.modules.world_model import PredictorName
 from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
@@ -421,7 +421,6 @@ def test_risk_needs_an_ensemble_and_whole_sequences() -> None:
     with pytest.raises(ValueError, match=r"task.thinking.risk is 0.5 and world_model.members 1"):
         check_settings(config)
     check_settings(replace(config, world_model=replace(config.world_model, members=2)))
-    assert Configurator(config.task)("mode-2").risk == 0.5
 
 
 def test_what_members_disagree_about_is_shunned_with_risk_and_taken_without() -> None:
