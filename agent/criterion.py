@@ -56,7 +56,12 @@ def world_model_loss(
 
     Returns:
         The loss, and its parts as numbers.
+
+    Raises:
+        ValueError: The regulariser is ema and there is no slow encoder.
     """
+    if config.regulariser == "ema" and target_perception is None:
+        raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
     percept = window.observation
     if config.shift:
         percept = random_shift(percept, config.shift, generator)
@@ -70,8 +75,8 @@ def world_model_loss(
     predicted = imagined[:, :, steps[1:]]
     error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    if config.regulariser not in {"ema", "none"}:
-        term = _against_collapse(latent, predicted, target, known, config, generator)
+    term = _against_collapse(latent, predicted, target, known, config, generator)
+    if term is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
     adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
     if config.time_similarity:
@@ -113,7 +118,7 @@ def _against_collapse(
     known: Tensor,
     config: WorldModelLoss,
     generator: torch.Generator,
-) -> Tensor:
+) -> Tensor | None:
     """The term against collapse of latents ``[B, n+1, D]``, predictions ``[B, E, n, D]`` and targets ``[B, n, D]``."""
     match config.regulariser:
         case "sigreg":
@@ -125,8 +130,8 @@ def _against_collapse(
             energies = pair_energies(predicted.permute(1, 2, 0, 3), target.transpose(0, 1))  # [E, n, B, B]
             contrast = info_nce if name == "infonce" else hinge
             return contrast(energies, known.T.expand(energies.shape[:-1]))
-        case other:
-            raise ValueError(f"regulariser {other!r} has no term; choose sigreg, vicreg, infonce or hinge")
+        case "ema" | "none":
+            return None
 
 
 def _event_losses(world_model: WorldModel, features: Tensor, window: Window, where: list[int]) -> tuple[Tensor, Tensor]:

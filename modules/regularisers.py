@@ -97,5 +97,5 @@ def follow(slow: nn.Module, fast: nn.Module, rate: float) -> None:
     """
     for parameter, new in zip(slow.parameters(), fast.parameters(), strict=True):
         parameter.lerp_(new, rate)
-    for buffer, new in zip(slow.buffers(), fast.buffers(), strict=True):
-        buffer.copy_(new)
+    for buffer, latest in zip(slow.buffers(), fast.buffers(), strict=True):
+        buffer.copy_(latest)

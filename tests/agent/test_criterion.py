@@ -230,10 +230,14 @@ def test_predictions_are_told_from_other_windows_of_the_same_time(regulariser: s
     assert given[regulariser] == pytest.approx(float(torch.stack(lost).mean()), rel=1e-3)
 
 
-@pytest.mark.parametrize("regulariser", ["none", "ema"])
-def test_some_choices_add_no_term(regulariser: str) -> None:
-    given, _ = parts(make_agent(), make_window(), regulariser=regulariser, reward=0.0, ending=0.0)
-    assert given["loss"] == pytest.approx(given["prediction"]) and regulariser not in given
+def test_none_adds_no_term() -> None:
+    given, _ = parts(make_agent(), make_window(), regulariser="none", reward=0.0, ending=0.0)
+    assert given["loss"] == pytest.approx(given["prediction"]) and "none" not in given
+
+
+def test_ema_without_a_slow_encoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="regulariser ema predicts a slow encoder's latents and got none"):
+        parts(make_agent(), make_window(), regulariser="ema")
 
 
 def test_similarity_and_inverse_dynamics_look_at_neighbours_in_time_only() -> None:
@@ -262,7 +266,7 @@ def test_a_slow_encoder_is_predicted_and_not_taught() -> None:
         right = (imagined[:, 0, 1] - target[:, 1]).square().mean()
         assert not torch.allclose(right, (imagined[:, 0, 1] - latent[:, 1]).square().mean(), rtol=0.05)
         still = (latent[:, 0] - target[:, 1]).square().mean()
-    assert metrics["prediction"] == pytest.approx(float(right), rel=1e-4)
+    assert metrics["prediction"] == pytest.approx(float(right), rel=1e-4) == float(loss.detach())
     assert metrics["prediction_over_persistence"] == pytest.approx(float(right / still), rel=1e-4)
     assert all(parameter.grad is None for parameter in slow.parameters())
     assert window.observation.grad is not None
@@ -291,6 +295,21 @@ def test_the_target_encoder_follows_slowly() -> None:
     before = fingerprint(slow.project)
     learner.world_model_update(make_window())
     assert fingerprint(slow.project) == before
+
+
+def test_the_learner_predicts_its_target_encoder() -> None:
+    found = []
+    for turned in (False, True):
+        agent = make_agent()
+        loss = replace(agent.config.model_loss, regulariser="ema", momentum=1.0)
+        agent.config = replace(agent.config, model_loss=loss)
+        learner = Learner(agent, 100)
+        assert learner.target_perception is not None
+        if turned:
+            learner.target_perception.project.weight.data.neg_()
+        found.append(learner.world_model_update(make_window()))
+    assert found[0]["prediction"] != pytest.approx(found[1]["prediction"], rel=0.05)
+    assert found[0]["reward"] == found[1]["reward"]
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.1])
