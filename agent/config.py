@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..modules.actor import ActorConfig
@@ -11,6 +11,8 @@ from ..modules.critic import CriticConfig
 from ..modules.perception import PerceptionConfig
 from ..modules.types import Mode
 from ..modules.world_model import WorldModelConfig
+
+Regulariser = Literal["sigreg", "vicreg", "ema", "infonce", "hinge", "none"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,19 @@ class WorldModelLoss:
     """Updates without prediction error, so that actions become visible first; then it is ramped up as long again."""
     detach_target: bool = False
     """Stop the gradient at the prediction's target."""
-    regulariser: Literal["sigreg", "vicreg"] = "sigreg"
-    """Term against collapse."""
+    regulariser: Regulariser = "sigreg"
+    """What keeps latents from collapsing: sigreg, vicreg, ema (the target is a slow copy of the encoder), or the
+    contrastive baselines infonce and hinge; none is for showing that something must."""
     regulariser_weight: float = 0.1
-    """Weight of SIGReg's statistic (with the factor N), or of VICReg's variance and covariance (1 : 0.04)."""
+    """Weight of that term: SIGReg's statistic (with the factor N), VICReg's variance and covariance, InfoNCE, hinge."""
     directions: int = 64
     """Random projections of SIGReg."""
+    covariance: float = 0.04
+    """VICReg: weight of the covariance term (the sum over pairs divided by D) beside the variance term."""
+    momentum: float = 0.996
+    """ema: share of the target encoder that each update keeps."""
+    time_similarity: float = 0.0
+    """Weight of the mean squared difference of successive latents (PLDM), beside any regulariser."""
     inverse: float = 0.0
     """Weight of the inverse dynamics: which action lies between two latents?"""
     reward: float = 1.0
@@ -67,6 +76,44 @@ class WorldModelLoss:
     """Weight of the ending's cross-entropy."""
     shift: int = 0
     """Random shift augmentation in pixels."""
+
+
+Published = Literal["lewm", "vicreg", "pldm", "eb-jepa"]
+
+
+def published(name: Published, loss: WorldModelLoss, latent: int) -> WorldModelLoss:
+    """``loss`` with published weights against collapse, in this code's conventions and for a prediction weight of 1.
+
+    lewm: 0.09 times SIGReg with the factor N at batch 128 (2603.19312); the same strength at any batch is ∝ 1/N.
+    vicreg: 25 prediction, 25 variance averaged and 1 covariance summed over two branches (2105.04906, official code).
+    pldm: 3.9843 variance, 6.9238 covariance, 0.74242 time similarity, 1.072 inverse dynamics (2502.14819, its two-room
+    configuration for 1.5 M samples; without its variance along time). eb-jepa: 16, 8, 12, 1 (2602.03604, two rooms).
+    The last two average the covariance over the D(D−1) pairs, here it is summed and divided by D.
+
+    Args:
+        name: Whose.
+        loss: All other settings.
+        latent: Width D of the latent.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    pairs = max(latent - 1, 1)
+    match name:
+        case "lewm":
+            return replace(loss, regulariser="sigreg", prediction=1.0, regulariser_weight=0.09 * 128 / loss.batch)
+        case "vicreg":
+            variance, covariance, similarity, inverse = 1.0, 2 / 25, 0.0, loss.inverse
+        case "pldm":
+            variance, covariance, similarity, inverse = 3.9843, 6.9238 / pairs, 0.74242, 1.072
+        case "eb-jepa":
+            variance, covariance, similarity, inverse = 16.0, 8 / pairs, 12.0, 1.0
+        case _:
+            raise ValueError(f"no published weights {name!r}; choose lewm, vicreg, pldm or eb-jepa")
+    return replace(
+        loss, regulariser="vicreg", prediction=1.0, regulariser_weight=variance, covariance=covariance / variance,
+        time_similarity=similarity, inverse=inverse,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

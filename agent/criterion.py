@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..modules.memory import Window
 from ..modules.perception import Perception
-from ..modules.regularisers import sigreg, vicreg
+from ..modules.regularisers import hinge, info_nce, pair_energies, sigreg, vicreg
 from ..modules.world_model import WorldModel
 from .config import WorldModelLoss
 
@@ -37,11 +37,13 @@ def world_model_loss(
     config: WorldModelLoss,
     prediction_weight: float,
     generator: torch.Generator,
+    target_perception: Perception | None = None,
 ) -> tuple[Tensor, Metrics]:
     """The training criterion of the JEPA (LeCun 2022, p. 26) with heads for interoception.
 
-    Prediction error of a roll-out over T steps from the first latent, anti-collapse term per time step, inverse
-    dynamics, and cross-entropies of reward and ending, read on imagined transitions.
+    Prediction error of a roll-out over T steps from the first latent, a term against collapse per time step, inverse
+    dynamics, and cross-entropies of reward and ending, read on imagined transitions. Members of an ensemble are each
+    trained alone; their losses are averaged.
 
     Args:
         perception: Enc, in training mode.
@@ -50,55 +52,96 @@ def world_model_loss(
         config: Weights.
         prediction_weight: Weight of the prediction error at this update.
         generator: Draws SIGReg's directions and the augmentation.
+        target_perception: The slow encoder whose latents are to be predicted, in training mode; None: Enc's own.
 
     Returns:
         The loss, and its parts as numbers.
+
+    Raises:
+        ValueError: The regulariser is ema and there is no slow encoder.
     """
+    if config.regulariser == "ema" and target_perception is None:
+        raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
     percept = window.observation
     if config.shift:
         percept = random_shift(percept, config.shift, generator)
     encoded = world_model.actions(window.action)
     steps = _encoded_steps(encoded.shape[1], config.targets, generator)
-    latent = perception(percept[:, steps])  # [B, len(steps), D]
-    predicted, imagined, states = latent[:, 0], [], []
-    for t in range(encoded.shape[1]):
-        predicted, feature = world_model.transition(predicted, encoded[:, t])
-        imagined.append(feature)
-        states.append(predicted)
-    feature = torch.stack(imagined, dim=1)
     reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
-    target = latent[:, 1:].detach() if config.detach_target else latent[:, 1:]
-    error = (torch.stack(states, dim=1)[:, reached] - target).square().mean(-1)
     known = window.known[:, reached]
+    latent = perception(percept[:, steps])  # [B, len(steps), D]
+    target = _target(latent, percept[:, steps[1:]], target_perception, config.detach_target)
+    imagined, features = world_model.unroll(latent[:, 0], encoded)  # [B, E, T+1, D], [B, E, T, H]
+    predicted = imagined[:, :, steps[1:]]
+    error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    if config.regulariser == "sigreg":
-        parts["sigreg"] = (config.regulariser_weight, sigreg(latent.transpose(0, 1), generator, config.directions))
-    else:
-        variance, covariance = vicreg(latent.transpose(0, 1))
-        parts["vicreg"] = (config.regulariser_weight, variance + 0.04 * covariance)
+    term = _against_collapse(latent, predicted, target, known, config, generator)
+    if term is not None:
+        parts[config.regulariser] = (config.regulariser_weight, term)
+    adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
+    if config.time_similarity:
+        change = (latent[:, 1:] - latent[:, :-1]).square().mean(-1)[:, adjacent]
+        parts["time_similarity"] = (config.time_similarity, masked_mean(change, known[:, adjacent]))
     if config.inverse:
-        adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
         pairs = torch.cat([latent[:, :-1], latent[:, 1:]], dim=-1)[:, adjacent]
         between = [reached[i] for i in adjacent]
         inverse = _inverse_loss(world_model, pairs, encoded[:, between])
-        parts["inverse"] = (config.inverse, masked_mean(inverse, window.known[:, between]))
+        parts["inverse"] = (config.inverse, masked_mean(inverse, known[:, adjacent]))
     if world_model.config.events:
         seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
-        _, direct = world_model.transition(latent[:, : len(seen)], encoded[:, seen])
-        features = torch.cat([feature, direct], dim=1)  # the heads read imagined transitions and perceived ones
-        where = [*range(encoded.shape[1]), *seen]
-        reward = world_model.two_hot.loss(world_model.reward(features), window.reward[:, where])
-        ending = F.binary_cross_entropy_with_logits(
-            world_model.ending(features).squeeze(-1), window.terminated[:, where], reduction="none"
-        )
-        parts["reward"] = (config.reward, masked_mean(reward, window.valid[:, where]))
-        parts["ending"] = (config.ending, masked_mean(ending, window.valid[:, where]))
+        _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
+        features = torch.cat([features, direct.transpose(1, 2)], dim=2)  # imagined transitions and perceived ones
+        reward, ending = _event_losses(world_model, features, window, [*range(encoded.shape[1]), *seen])
+        parts["reward"] = (config.reward, reward)
+        parts["ending"] = (config.ending, ending)
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
-        still = (latent[:, :1] - latent[:, 1:]).square().mean(-1)
+        still = (latent[:, :1] - target).square().mean(-1)
         metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, known)), 1e-9)
     return loss, metrics
+
+
+def _target(latent: Tensor, reached: Tensor, target_perception: Perception | None, detach: bool) -> Tensor:
+    """Latents ``[B, n, D]`` to be predicted: Enc's own, held still where asked, or the slow encoder's."""
+    if target_perception is None:
+        return latent[:, 1:].detach() if detach else latent[:, 1:]
+    with torch.no_grad():
+        slow: Tensor = target_perception(reached)
+    return slow
+
+
+def _against_collapse(
+    latent: Tensor,
+    predicted: Tensor,
+    target: Tensor,
+    known: Tensor,
+    config: WorldModelLoss,
+    generator: torch.Generator,
+) -> Tensor | None:
+    """The term against collapse of latents ``[B, n+1, D]``, predictions ``[B, E, n, D]`` and targets ``[B, n, D]``."""
+    match config.regulariser:
+        case "sigreg":
+            return sigreg(latent.transpose(0, 1), generator, config.directions)
+        case "vicreg":
+            variance, covariance = vicreg(latent.transpose(0, 1))
+            return variance + config.covariance * covariance
+        case "infonce" | "hinge" as name:
+            energies = pair_energies(predicted.permute(1, 2, 0, 3), target.transpose(0, 1))  # [E, n, B, B]
+            contrast = info_nce if name == "infonce" else hinge
+            return contrast(energies, known.T.expand(energies.shape[:-1]))
+        case "ema" | "none":
+            return None
+
+
+def _event_losses(world_model: WorldModel, features: Tensor, window: Window, where: list[int]) -> tuple[Tensor, Tensor]:
+    """Cross-entropies of reward and ending, read from features ``[B, E, n, H]`` of the transitions ``where``."""
+    valid = window.valid[:, where]
+    reward = world_model.two_hot.loss(world_model.reward(features), window.reward[:, None, where])
+    logits = world_model.ending(features).squeeze(-1)
+    ended = window.terminated[:, None, where].expand_as(logits)
+    ending = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
+    return masked_mean(reward.mean(1), valid), masked_mean(ending.mean(1), valid)
 
 
 def _encoded_steps(steps: int, targets: int, generator: torch.Generator) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
+from ..modules.regularisers import follow
 from ..modules.types import DRIVES, Configuration, State, Trajectory, beside_goal
 from ..planners import RandomShooting
 from .agent import Agent, plan_target
@@ -64,7 +65,13 @@ class Learner:
         self.actor_optimiser = torch.optim.Adam(m.actor.parameters(), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
         self.spread = 1.0  # of the returns in dreams
+        self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
+
+    def targets(self) -> dict[str, torch.nn.Module]:
+        """The slow copies of networks, by the name they are saved under."""
+        slow: dict[str, torch.nn.Module] = {"target": self.target_critic}
+        return slow if self.target_perception is None else slow | {"target_perception": self.target_perception}
 
     def _rate(self) -> float:
         """Factor on the world model's learning rate: 2 % warm-up, then cosine to a tenth."""
@@ -90,9 +97,12 @@ class Learner:
             group["lr"] = config.learning_rate * self._rate()
         m.perception.train()
         m.world_model.train()
+        if self.target_perception is not None:
+            follow(self.target_perception, m.perception, 1 - config.momentum)
         loss, metrics = world_model_loss(
-            m.perception, m.world_model, window, config, self._prediction_weight(), self.generator
-        )
+            m.perception, m.world_model, window, config, self._prediction_weight(), self.generator,
+            self.target_perception,
+        )  # fmt: skip
         _check_finite("world-model loss", loss, metrics)
         _descend(self.model_optimiser, loss)
         m.perception.eval()
@@ -125,9 +135,7 @@ class Learner:
         loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window, dream)
         _check_finite("critic loss", loss, metrics)
         _descend(self.critic_optimiser, loss)
-        with torch.no_grad():
-            for slow, fast in zip(self.target_critic.parameters(), critic.parameters(), strict=True):
-                slow.lerp_(fast, config.critic.target_rate)
+        follow(self.target_critic, critic, config.critic.target_rate)
         return metrics
 
     def _critic_loss(self, window: Window, dream: Dream | None) -> tuple[Tensor, Metrics]:
@@ -158,7 +166,7 @@ class Learner:
             state, goal = self._goal_pairs(window, behaviour.batch * behaviour.steps)
             configuration = m.configurator("mode-2", goal, self.agent.device)
             short = replace(configuration, horizon=behaviour.steps, candidates=behaviour.courses, iterations=1,
-                            hold=behaviour.steps, proposals=behaviour.proposals)  # fmt: skip
+                            hold=behaviour.steps, proposals=behaviour.proposals, risk=0.0)  # fmt: skip
             looking = replace(m, critic=self.target_critic)
             plan = think(looking, state, short, RandomShooting(), self.agent.spaces.action, None, self.generator)
         logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, DRIVES.index("goal")]

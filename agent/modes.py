@@ -114,22 +114,28 @@ def imagine(
         Actions ``[B, S, T, ...]`` and where they lead.
     """
     goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
-    states, actions = [s], []
+    carry = m.world_model.begin(s.latent)
+    latents, actions, felt, goes_on = [s.latent], [], [], []
     for _ in range(configuration.horizon):
-        actions.append(m.actor(states[-1], configuration).sample(generator))
-        states.append(m.world_model.predict(states[-1], actions[-1], goal))
-    latent = torch.stack([state.latent for state in states], dim=2)
-    iota, go_on = (
-        torch.stack([getattr(state, name) for state in states[1:]], dim=2) for name in ("interoception", "continuation")
-    )
-    return torch.stack(actions, dim=2), Trajectory(latent, iota, go_on)
+        actions.append(m.actor(State(latents[-1]), configuration).sample(generator))
+        carry, after = m.world_model.advance(carry, actions[-1], goal)
+        assert after.interoception is not None and after.continuation is not None
+        latents.append(after.latent.mean(-2))  # an ensemble's mean: the actor sees one state
+        felt.append(after.interoception.mean(-2))
+        goes_on.append(after.continuation.mean(-1))
+    imagined = Trajectory(torch.stack(latents, 2), torch.stack(felt, 2), torch.stack(goes_on, 2))
+    return torch.stack(actions, dim=2), imagined
 
 
 @dataclass(frozen=True)
 class Energy:
     """F as a function of action sequences ``[B, S, T, ...]`` → energies ``[B, S]``, from states ``[B, D]``.
 
-    Tree planners follow the same energy step by step; nodes are states ``[B, N, D]``.
+    With an ensemble J = mean F + β·std F over its members, each along its own trajectory.
+
+    Tree planners follow the same energy step by step. A node is what the roll-out to it carries, and the members'
+    weights ``[B, N, E]``: the chance that it is this member that is right if the episode still goes on there. With them
+    a sum of weighted costs is the mean of the members' sums.
     """
 
     m: Modules
@@ -142,36 +148,60 @@ class Energy:
         return self.configuration.discount
 
     def __call__(self, actions: Tensor) -> Tensor:
-        """Energies ``[B, S]`` of action sequences ``[B, S, T, ...]``."""
+        """Energies ``[B, S]`` of action sequences ``[B, S, T, ...]``.
+
+        Raises:
+            ValueError: The configuration weighs risk and the world model has no members that could disagree.
+        """
+        risk = self.configuration.risk
         imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal)
-        return trajectory_energy(self.m, imagined, self.configuration)
+        if imagined.members is None:
+            if risk:
+                raise ValueError(f"risk is {risk} and the world model is no ensemble; set world_model.members above 1")
+            return trajectory_energy(self.m, imagined, self.configuration)
+        energies = trajectory_energy(self.m, imagined.members, self.configuration)  # [B, S, E]
+        return energies.mean(-1) + risk * energies.std(-1, correction=0) if risk else energies.mean(-1)
 
     def root(self) -> Nodes:
-        """The present state as the only node of each environment ``[B, 1, D]``."""
-        return (self.s.latent.unsqueeze(1),)
+        """The present state as the only node of each environment ``[B, 1, ...]``.
+
+        Raises:
+            ValueError: The configuration weighs risk, which is no sum over steps.
+        """
+        if self.configuration.risk:
+            raise ValueError(
+                f"risk is {self.configuration.risk}, and a spread of energies cannot be followed step by step; set "
+                "it to 0 or choose a planner of whole sequences"
+            )
+        carry = self.m.world_model.begin(self.s.latent.unsqueeze(1))
+        return (*carry, torch.full_like(carry[0][..., 0], 1 / carry[0].shape[-2]))
 
     def step(self, nodes: Nodes, actions: Tensor) -> tuple[Nodes, Tensor, Tensor]:
         """Nodes, u·IC(ι) ``[B, N]`` and the chance to go on ``[B, N]`` after ``actions [B, N, ...]``."""
+        *carry, weight = nodes
         goal = None if self.configuration.goal is None else self.configuration.goal.unsqueeze(1)
-        after = self.m.world_model.predict(State(nodes[0]), actions, goal)
+        carried, after = self.m.world_model.advance(tuple(carry), actions, goal)
         assert after.interoception is not None and after.continuation is not None
         cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
-        return (after.latent,), cost, after.continuation
+        alive = weight * after.continuation
+        go_on = alive.sum(-1)
+        weight = alive / go_on.clamp(min=torch.finfo(alive.dtype).tiny).unsqueeze(-1)
+        return (*carried, weight), (nodes[-1] * cost).sum(-1), go_on
 
     def leaf(self, nodes: Nodes) -> Tensor:
         """v·TC(s) of nodes ``[B, N]``."""
         values: Tensor = self.m.critic(State(nodes[0]), self.configuration)
-        return values.sum(-1)
+        return (nodes[-1] * values.sum(-1)).sum(-1)
 
     def prior(self, nodes: Nodes) -> Tensor:
         """The actor's probabilities ``[B, N, A]`` of discrete actions (components of a MultiDiscrete in a row)."""
-        policy = self.m.actor(State(nodes[0]), self.configuration)
+        policy = self.m.actor(State(nodes[0].mean(-2)), self.configuration)
         assert isinstance(policy, CategoricalPolicy)
         return policy.probabilities()
 
 
 def trajectory_energy(m: Modules, imagined: Trajectory, configuration: Configuration) -> Tensor:
-    """F = Σ γ^t Π(continue) u·IC(ι[t]) + γ^T Π(continue) v·TC(s[T]) of imagined trajectories, ``[B, S]``."""
+    """F = Σ γ^t Π(continue) u·IC(ι[t]) + γ^T Π(continue) v·TC(s[T]) of imagined trajectories, ``[B, S(, E)]``."""
     intrinsic = m.intrinsic_cost(imagined.interoception, configuration.u).sum(-1)
-    terminal = m.critic(State(imagined.latent[:, :, -1]), configuration).sum(-1)
+    terminal = m.critic(State(imagined.latent[..., -1, :]), configuration).sum(-1)
     return plan_energy(intrinsic, imagined.continuation, terminal, configuration.discount)

@@ -109,6 +109,7 @@ def check_settings(config: RunConfig) -> None:
     shares = {
         "task.discount": config.task.discount,
         "model_loss.balance": loss.balance,
+        "model_loss.momentum": loss.momentum,
         "schedule.exploration": schedule.exploration,
     }
     for name, share in shares.items():
@@ -122,6 +123,11 @@ def check_settings(config: RunConfig) -> None:
         raise ValueError(
             f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
             "leave room for candidates that are not the actor's"
+        )
+    if thinking.risk and config.world_model.members < 2:
+        raise ValueError(
+            f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
+            "give the world model more members"
         )
     need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
@@ -168,7 +174,7 @@ def keep(trainer: Trainer, folder: Path, finished: bool) -> None:
         **optimiser_tensors("model", learner.model_optimiser),
         **optimiser_tensors("critic", learner.critic_optimiser),
         **optimiser_tensors("actor", learner.actor_optimiser),
-        **{f"target.{name}": tensor for name, tensor in learner.target_critic.state_dict().items()},
+        **{f"{name}.{key}": t for name, slow in learner.targets().items() for key, t in slow.state_dict().items()},
     }
     save_tensors(folder / "learner.safetensors", tensors)
     if not finished:
@@ -203,11 +209,13 @@ def restore(trainer: Trainer, folder: Path) -> None:
     load_optimiser("model", learner.model_optimiser, tensors)
     load_optimiser("critic", learner.critic_optimiser, tensors)
     load_optimiser("actor", learner.actor_optimiser, tensors)
-    target = {name.removeprefix("target."): t for name, t in tensors.items() if name.startswith("target.")}
-    try:
-        learner.target_critic.load_state_dict(target)
-    except RuntimeError as error:
-        raise ValueError(f"{folder / 'learner.safetensors'} does not fit the run ({error}); start a new one") from error
+    for name, slow in learner.targets().items():
+        target = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
+        try:
+            slow.load_state_dict(target)
+        except RuntimeError as error:
+            path = folder / "learner.safetensors"
+            raise ValueError(f"{path} does not fit the run ({error}); start a new one") from error
     learner.done = progress["updates"]
     memory = trainer.memory
     memory.cursor, memory.filled = load_memory(folder / "memory", memory.data)

@@ -28,6 +28,8 @@ class Thinking:
     """Candidates of the first iteration that are the actor's own roll-outs."""
     commit: int = 1
     """First actions of a plan that are carried out before planning again."""
+    risk: float = 0.0
+    """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Configurator:
             hold=thinking.hold,
             proposals=thinking.proposals,
             commit=thinking.commit,
+            risk=thinking.risk,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:

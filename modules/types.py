@@ -1,7 +1,8 @@
 """What the modules say to each other: states, trajectories and the configuration.
 
-Shapes: B batch (environments), S candidate plans, T steps, D latent width, I interoceptive channels, K drives, A width
-of an encoded action. Index convention: ``a[t]`` leads from ``s[t]`` to ``s[t+1]``; energy is read on ``s[1] … s[T]``.
+Shapes: B batch (environments), S candidate plans, T steps, D latent width, I interoceptive channels, K drives, E
+ensemble members, A width of an encoded action. Index convention: ``a[t]`` leads from ``s[t]`` to ``s[t+1]``; energy is
+read on ``s[1] … s[T]``.
 """
 
 from __future__ import annotations
@@ -44,11 +45,20 @@ class Trajectory:
         latent: ``[B, S, T+1, D]``.
         interoception: ι of ``s[1] … s[T]``, ``[B, S, T, I]``.
         continuation: Chance that the episode goes on in ``s[1] … s[T]``, given it went on before, ``[B, S, T]``.
+        members: Of an ensemble, whose mean the above are, each member's own: ``[B, S, E, T+1, D]`` and so on.
     """
 
     latent: Tensor
     interoception: Tensor
     continuation: Tensor
+    members: Trajectory | None = None
+
+    @property
+    def disagreement(self) -> Tensor:
+        """Variance over members of the latents ``s[1] … s[T]``, mean over D, ``[B, S, T]``; 0 for one predictor."""
+        if self.members is None:
+            return torch.zeros_like(self.continuation)
+        return self.members.latent[..., 1:, :].var(-3, correction=0).mean(-1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Configuration:
         hold: Steps for which a candidate keeps each action.
         proposals: How many candidates of the first iteration are the actor's own roll-outs.
         commit: First actions of a plan that are carried out before planning again.
+        risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
     """
 
     u: Tensor
@@ -80,6 +91,7 @@ class Configuration:
     hold: int = 1
     proposals: int = 0
     commit: int = 1
+    risk: float = 0.0
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .actions import ActionEncoder
 from .cost import goal_distance, interoception
+from .predictors import Carry, Ensemble, GRUPredictor, MLPPredictor, Predictor, TransformerPredictor
 from .two_hot import TwoHot
 from .types import State, Trajectory
+
+PredictorName = Literal["mlp", "gru", "transformer"]
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     """Settings of the world model."""
 
+    predictor: PredictorName = "mlp"
+    """mlp: from the last state alone, fastest; gru and transformer: from the roll-out so far."""
     hidden: int = 256
     """Hidden units of the predictor."""
+    members: int = 1
+    """Predictors in an ensemble, which differ in their initial weights; each costs as much as one alone."""
+    layers: int = 2
+    """Transformer: layers."""
+    heads: int = 4
+    """Transformer: attention heads."""
+    context: int = 8
+    """Transformer: imagined steps it looks back on; more than the training roll-out's steps are never trained."""
     bins: int = 41
     """Bins of the reward's two-hot distribution."""
     events: bool = True
@@ -28,38 +42,46 @@ class WorldModelConfig:
 class WorldModel(nn.Module):
     """Pred(s, a): one engine for training, evaluation and planning.
 
-    The predictor is residual (s' = s + Δ) so that "nothing happens" is where it starts from. Every single-state
-    prediction is counted in `calls`: that is the price of thinking.
+    Every predictor is residual (s' = s + Δ) so that "nothing happens" is where it starts from. An ensemble's members
+    imagine side by side, each from its own last latent; the heads are shared. Every single-state prediction of every
+    member is counted in `calls`: that is the price of thinking.
+
+    Raises:
+        ValueError: Settings of the predictor that do not fit each other.
     """
 
     def __init__(self, config: WorldModelConfig, latent: int, actions: ActionEncoder) -> None:
         super().__init__()
+        if config.members < 1:
+            raise ValueError(f"{config.members} members of the world model, expected at least 1 (no ensemble)")
         self.config = config
         self.actions = actions
         self.calls = 0
         hidden = config.hidden
-        self.trunk = nn.Sequential(
-            nn.Linear(latent + actions.width, hidden),
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-        )
-        self.delta = nn.Linear(hidden, latent)
+        members = [_predictor(config, latent, actions.width) for _ in range(config.members)]
+        self.predictor: Predictor = Ensemble(members) if config.members > 1 else members[0]
         self.two_hot = TwoHot(config.bins)
         self.reward = _head(hidden, config.bins)
         self.ending = _head(hidden, 1)
         output = 2 * actions.width if not actions.discrete else actions.width
         self.inverse = nn.Sequential(nn.Linear(2 * latent, hidden), nn.SiLU(), nn.Linear(hidden, output))
-        with torch.no_grad():
-            self.delta.weight.mul_(0.1)
 
-    def transition(self, latent: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Next latents ``[..., D]`` and the features ``[..., hidden]`` of the transition that the heads read."""
-        self.calls += latent[..., 0].numel()
-        features = self.trunk(torch.cat([latent, encoded], dim=-1))
-        return latent + self.delta(features), features
+    def begin(self, latent: Tensor) -> Carry:
+        """What a roll-out from latents ``[..., D]`` carries: tensors ``[..., E, *]``, its members' latents first."""
+        return self.predictor.begin(latent.unsqueeze(-2).expand(*latent.shape[:-1], self.config.members, -1))
+
+    def step(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """The carry after encoded actions ``[..., A]``, and the transition's features ``[..., E, H]`` for the heads."""
+        self.calls += carry[0].numel() // carry[0].shape[-1]
+        taken: tuple[Carry, Tensor] = self.predictor(carry, encoded.unsqueeze(-2))
+        return taken
+
+    def advance(self, carry: Carry, action: Tensor, goal: Tensor | None = None) -> tuple[Carry, State]:
+        """The carry after actions ``[...]``, and every member's state ``[..., E]`` with what it feels there."""
+        encoded = self.actions(action)
+        carry, features = self.step(carry, encoded)
+        goal = None if goal is None else goal.unsqueeze(-2)
+        return carry, State(carry[0], *self.sense(features, encoded.unsqueeze(-2), carry[0], goal))
 
     def sense(self, features: Tensor, encoded: Tensor, latent: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
         """Predicted ι ``[..., I]`` and continuation ``[...]`` of a transition into ``latent``."""
@@ -69,18 +91,17 @@ class WorldModel(nn.Module):
         else:
             reward = ended = torch.zeros_like(latent[..., 0])
         distance = None if goal is None else goal_distance(latent, goal)
-        effort = self.actions.effort(encoded)
+        effort = self.actions.effort(encoded).expand_as(ended)
         return interoception(reward, ended, effort, distance), 1 - ended
 
     def predict(self, state: State, action: Tensor, goal: Tensor | None = None) -> State:
-        """One step: the state that ``action [...]`` leads to from ``state`` with latents ``[..., D]``."""
-        encoded = self.actions(action)
-        latent, features = self.transition(state.latent, encoded)
-        iota, continuation = self.sense(features, encoded, latent, goal)
-        return State(latent, iota, continuation)
+        """One step: the state that ``action [...]`` leads to from ``state [..., D]``, in the mean over members."""
+        _, after = self.advance(self.begin(state.latent), action, goal)
+        assert after.interoception is not None and after.continuation is not None
+        return State(after.latent.mean(-2), after.interoception.mean(-2), after.continuation.mean(-1))
 
     def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
-        """Imagine S courses of action for each of B states.
+        """Imagine S courses of action for each of B states; of an ensemble, the mean and each member's own.
 
         Args:
             state: Latents ``[B, D]``.
@@ -90,20 +111,46 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: The batches of state and actions differ.
         """
-        batch, candidates, horizon = actions.shape[:3]
+        batch, candidates = actions.shape[:2]
         if state.latent.shape[0] != batch:
             raise ValueError(f"{state.latent.shape[0]} states but actions for {batch}; give one set of plans per state")
         encoded = self.actions(actions)
-        latents = [state.latent.unsqueeze(1).expand(-1, candidates, -1)]
-        features = []
-        for t in range(horizon):
-            latent, feature = self.transition(latents[-1], encoded[:, :, t])
-            latents.append(latent)
+        latents, features = self.unroll(state.latent.unsqueeze(1).expand(-1, candidates, -1), encoded)
+        goals = None if goal is None else goal[:, None, None, None]
+        iota, continuation = self.sense(features, encoded.unsqueeze(2), latents[..., 1:, :], goals)
+        if self.config.members == 1:
+            return Trajectory(latents.squeeze(2), iota.squeeze(2), continuation.squeeze(2))
+        members = Trajectory(latents, iota, continuation)
+        return Trajectory(latents.mean(2), iota.mean(2), continuation.mean(2), members)
+
+    def unroll(self, latent: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Every member's latents ``[..., E, T+1, D]`` and features ``[..., E, T, H]`` along encoded actions.
+
+        Args:
+            latent: Where the roll-outs begin ``[..., D]``.
+            encoded: Encoded actions ``[..., T, A]``.
+        """
+        carry = self.begin(latent)
+        latents, features = [carry[0]], []
+        for action in encoded.unbind(-2):
+            carry, feature = self.step(carry, action)
+            latents.append(carry[0])
             features.append(feature)
-        trajectory = torch.stack(latents, dim=2)
-        goals = None if goal is None else goal[:, None, None]
-        iota, continuation = self.sense(torch.stack(features, dim=2), encoded, trajectory[:, :, 1:], goals)
-        return Trajectory(trajectory, iota, continuation)
+        return torch.stack(latents, dim=-2), torch.stack(features, dim=-2)
+
+
+def _predictor(
+    config: WorldModelConfig, latent: int, actions: int
+) -> MLPPredictor | GRUPredictor | TransformerPredictor:
+    match config.predictor:
+        case "mlp":
+            return MLPPredictor(latent, actions, config.hidden)
+        case "gru":
+            return GRUPredictor(latent, actions, config.hidden)
+        case "transformer":
+            return TransformerPredictor(
+                latent, actions, config.hidden, config.layers, config.heads, config.context
+            )  # fmt: skip
 
 
 def _head(hidden: int, outputs: int) -> nn.Linear:

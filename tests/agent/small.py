@@ -14,8 +14,9 @@ from forethought.agent.config import BehaviourLoss, EnvConfig, RunConfig, Schedu
 from forethought.modules.actor import ActorConfig
 from forethought.modules.configurator import Task, Thinking
 from forethought.modules.critic import CriticConfig
+from forethought.modules.memory import Window
 from forethought.modules.perception import PerceptionConfig
-from forethought.modules.world_model import WorldModelConfig
+from forethought.modules.world_model import PredictorName, WorldModelConfig
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -61,6 +62,14 @@ if "ForethoughtSeek-v0" not in gymnasium.registry:
     gymnasium.register("ForethoughtSeek-v0", entry_point=Seek)
 
 SEEK = Spaces((2,), False, False, spaces.Discrete(3))
+PREDICTORS: list[tuple[PredictorName, int]] = [
+    ("mlp", 1),
+    ("gru", 1),
+    ("transformer", 1),
+    ("mlp", 3),
+    ("transformer", 2),
+]
+"""Predictors and members of their ensembles, to try everything with."""
 
 
 def settings(seed: int = 0, id: str = "ForethoughtSeek-v0", thinking: Thinking | None = None) -> RunConfig:
@@ -105,6 +114,31 @@ def wake(agent: Agent, seed: int = 0) -> Agent:
             for parameter in network.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=draws))
     return agent
+
+
+def make_agent(goals: bool = False, predictor: PredictorName = "mlp", members: int = 1, **task: Any) -> Agent:
+    """An agent for `Seek`, or for goals in a world that looks like it, in which no head is silent."""
+    config = settings()
+    world_model = replace(config.world_model, events=not goals, predictor=predictor, members=members)
+    config = replace(config, task=replace(config.task, goals=goals, **task), world_model=world_model)
+    return wake(Agent(config, replace(SEEK, goals=goals)))
+
+
+def make_window(seed: int = 0, batch: int = 6, steps: int = 4) -> Window:
+    """Random transitions without an end, with a plan everywhere."""
+    draws = torch.Generator().manual_seed(seed)
+    return Window(
+        observation=torch.randn(batch, steps + 1, 1, 2, generator=draws),
+        action=torch.randint(3, (batch, steps), generator=draws),
+        reward=torch.randn(batch, steps, generator=draws),
+        terminated=torch.zeros(batch, steps),
+        truncated=torch.zeros(batch, steps),
+        valid=torch.ones(batch, steps),
+        known=torch.ones(batch, steps),
+        plan=torch.rand(batch, steps + 1, 3, generator=draws).softmax(-1),
+        course=torch.randint(3, (batch, 4), generator=draws),
+        planned=torch.ones(batch, steps + 1),
+    )
 
 
 def fingerprint(module: torch.nn.Module) -> str:

@@ -29,16 +29,17 @@ from forethought.agent.checkpoint import (
     to_json,
     write_atomically,
 )
-from forethought.agent.config import RunConfig
+from forethought.agent.config import Regulariser, RunConfig
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, keep, prepare, restore, train
 from forethought.agent.training import Trainer
 from forethought.modules.types import Mode
+from forethought.modules.world_model import PredictorName
 from gymnasium import spaces
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from .small import SEEK, fingerprint, fingerprints, tiny, wake
+from .small import PREDICTORS, SEEK, fingerprint, fingerprints, tiny, wake
 
 Report = Callable[[str, int, int, Any], None]
 
@@ -122,18 +123,33 @@ def test_an_interrupted_run_is_saved_and_can_be_finished(
     assert fingerprints(load_agent(tmp_path)) == fingerprints(agent)
 
 
-def test_a_run_goes_on_with_the_weights_averages_and_memory_it_had(tmp_path: Path) -> None:
-    agent, env = prepare(tiny())
+@pytest.mark.parametrize(
+    ("predictor", "members", "regulariser"),
+    [("mlp", 1, "sigreg"), ("mlp", 3, "ema"), ("gru", 1, "vicreg"), ("transformer", 2, "none")],
+)
+def test_a_run_goes_on_with_the_weights_averages_and_memory_it_had(
+    predictor: PredictorName, members: int, regulariser: Regulariser, tmp_path: Path
+) -> None:
+    config = tiny()
+    config = replace(
+        config,
+        world_model=replace(config.world_model, predictor=predictor, members=members),
+        model_loss=replace(config.model_loss, regulariser=regulariser),
+    )
+    agent, env = prepare(config)
     first = Trainer(agent, env, interrupt_at("behaviour", 6))
     with pytest.raises(KeyboardInterrupt):
         first.run()
     keep(first, tmp_path, finished=False)
-    other, _ = prepare(tiny())
+    other, _ = prepare(config)
     second = Trainer(other, env, ignore)
     assert fingerprints(other) != fingerprints(agent)
+    fresh = {name: fingerprint(slow) for name, slow in second.learner.targets().items()}
     restore(second, tmp_path)
     assert fingerprints(other) == fingerprints(agent)
-    assert fingerprint(second.learner.target_critic) == fingerprint(first.learner.target_critic)
+    assert len(first.learner.targets()) == 1 + (regulariser == "ema")
+    for name, slow in first.learner.targets().items():
+        assert fresh[name] != fingerprint(second.learner.targets()[name]) == fingerprint(slow)
     assert second.progress() == first.progress() and second.learner.done == first.learner.done == 14
     assert (second.memory.cursor, second.memory.filled) == (first.memory.cursor, first.memory.filled)
     for name, array in first.memory.data.items():
@@ -214,9 +230,14 @@ def test_a_run_with_a_file_missing_is_not_resumed(name: str, half: Path) -> None
 # ---- saving and loading
 
 
-@pytest.mark.parametrize("mode", ["mode-1", "mode-2"])
-def test_a_loaded_agent_decides_as_the_saved_one(mode: Mode, tmp_path: Path) -> None:
-    agent = wake(Agent(tiny(), SEEK))
+@pytest.mark.parametrize(
+    ("mode", "predictor", "members"), [("mode-1", "mlp", 1), *[("mode-2", *kind) for kind in PREDICTORS]]
+)
+def test_a_loaded_agent_decides_as_the_saved_one(
+    mode: Mode, predictor: PredictorName, members: int, tmp_path: Path
+) -> None:
+    config = replace(tiny(), world_model=replace(tiny().world_model, predictor=predictor, members=members))
+    agent = wake(Agent(config, SEEK))
     agent.modules.perception.normalise.running_mean += 0.3  # a buffer, too
     save_agent(agent, tmp_path)
     loaded = load_agent(tmp_path)

@@ -28,13 +28,17 @@ class World:
     def __init__(self, actions: Any, pays: Any, goes_on: Any = None, moves: Any = None) -> None:
         self.actions, self.pays, self.goes_on, self.moves = ActionEncoder(actions), pays, goes_on, moves
 
-    def predict(self, state: State, action: Tensor, goal: Tensor | None = None) -> State:
-        x = state.latent
+    def begin(self, latent: Tensor) -> tuple[Tensor]:
+        return (latent,)
+
+    def advance(self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None) -> tuple[tuple[Tensor], State]:
+        x = carry[0]
         reward = self.pays(x, action)
         go = torch.ones_like(reward) if self.goes_on is None else self.goes_on(x)
         distance = torch.zeros_like(reward) if goal is None else (x - goal).square().mean(-1)
         after = x if self.moves is None else self.moves(x, action)
-        return State(after, torch.stack([reward, 1 - go, 0 * reward, distance], -1), go)
+        iota = torch.stack([reward, 1 - go, 0 * reward, distance], -1)
+        return (after,), State(after.unsqueeze(-2), iota.unsqueeze(-2), go.unsqueeze(-1))
 
 
 def dreamer(world: World, goals: bool = False, **behaviour: Any) -> Learner:

@@ -11,44 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Spaces
-from forethought.agent.config import WorldModelLoss
-from forethought.agent.criterion import Metrics, _encoded_steps, random_shift, world_model_loss
+from forethought.agent.criterion import Metrics
 from forethought.agent.learning import Learner
 from forethought.agent.modes import Energy
 from forethought.modules.memory import Window
 from forethought.modules.types import State, Trajectory
-from gymnasium import spaces
 from torch import Tensor
 
-from .small import SEEK, fingerprint, fingerprints, settings, wake
-
-BATCH, STEPS, HORIZON = 6, 4, 4
-
-
-def make_agent(goals: bool = False, **task: Any) -> Agent:
-    config = settings()
-    events = replace(config.world_model, events=not goals)
-    config = replace(config, task=replace(config.task, goals=goals, **task), world_model=events)
-    return wake(Agent(config, replace(SEEK, goals=goals)))
-
-
-def make_window(seed: int = 0, batch: int = BATCH, steps: int = STEPS) -> Window:
-    """Random transitions without an end, with a plan everywhere."""
-    draws = torch.Generator().manual_seed(seed)
-    return Window(
-        observation=torch.randn(batch, steps + 1, 1, 2, generator=draws),
-        action=torch.randint(3, (batch, steps), generator=draws),
-        reward=torch.randn(batch, steps, generator=draws),
-        terminated=torch.zeros(batch, steps),
-        truncated=torch.zeros(batch, steps),
-        valid=torch.ones(batch, steps),
-        known=torch.ones(batch, steps),
-        plan=torch.rand(batch, steps + 1, 3, generator=draws).softmax(-1),
-        course=torch.randint(3, (batch, HORIZON), generator=draws),
-        planned=torch.ones(batch, steps + 1),
-    )
-
+from .small import fingerprint, fingerprints, make_agent, make_window
 
 # ---- who may change what (design.md's table, G1)
 
@@ -234,7 +204,7 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
     agent = learner.agent
     agent.modules = replace(agent.modules, world_model=Chain())  # type: ignore[arg-type]
     window = make_window(batch=3)
-    window = replace(window, planned=torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, STEPS + 1))
+    window = replace(window, planned=torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, 5))
     latent, target, mask = learner._along_plans(torch.tensor([[0.0], [2.0], [3.0]]), window)
     assert torch.equal(asked[0][:, 0], window.course)
     assert latent[:, :, 0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 0], [3, 4, 0, 1]]
@@ -312,116 +282,7 @@ def test_without_a_plan_there_is_nothing_to_imitate() -> None:
     assert fingerprints(agent) == before
 
 
-# ---- the world model's loss
-
-
-def loss_of(agent: Agent, window: Window, **changes: Any) -> Metrics:
-    """Parts of the loss with perception at rest, so that batch statistics do not couple the windows."""
-    config = replace(WorldModelLoss(), **{"inverse": 1.0, "regulariser_weight": 0.0, **changes})
-    generator = torch.Generator().manual_seed(0)
-    m = agent.modules
-    loss, metrics = world_model_loss(m.perception, m.world_model, window, config, 1.0, generator)
-    return metrics | {"loss": float(loss.detach())}
-
-
-@pytest.mark.parametrize("targets", [0, 2, 3])
-@pytest.mark.parametrize("name", ["terminated", "truncated"])
-def test_nothing_after_the_end_of_an_episode_enters_the_loss(name: str, targets: int) -> None:
-    agent = make_agent()
-    window = make_window()
-    end, masks = torch.zeros(BATCH, STEPS), {}
-    end[:, 1] = 1  # the second transition ends the episode: x[2] and all that follows belong to another one
-    masks["valid"], masks["known"] = torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 0, 0, 0])
-    window = replace(window, **{name: end}, **{key: row.expand(BATCH, -1) for key, row in masks.items()})
-    noise = make_window(seed=1)
-
-    def mixed(field: str, start: int) -> Tensor:
-        return torch.cat([getattr(window, field)[:, :start], getattr(noise, field)[:, start:]], 1)
-
-    after = replace(window, observation=mixed("observation", 2), action=mixed("action", 2), reward=mixed("reward", 2))
-    given, other = loss_of(agent, window, targets=targets), loss_of(agent, after, targets=targets)
-    for part in ("loss", "prediction", "inverse", "reward", "ending"):
-        assert given[part] == pytest.approx(other[part], rel=1e-5), part
-    before = replace(window, observation=mixed("observation", 1), reward=mixed("reward", 1))
-    changed = loss_of(agent, before, targets=targets)
-    for part in ("prediction", "inverse", "reward"):
-        assert given[part] != pytest.approx(changed[part], rel=1e-3), part
-
-
-def test_each_part_of_the_loss_looks_at_its_own_transitions() -> None:
-    """Against the definitions, written out without batching."""
-    agent, window = make_agent(), make_window(batch=2)
-    m = agent.modules
-    window = replace(window, terminated=torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0]]))
-    given = loss_of(agent, window)
-    with torch.no_grad():
-        latent = m.perception(window.observation)
-        encoded = m.world_model.actions(window.action)
-        imagined, prediction, ending, inverse = latent[:, 0], [], [], []
-        for t in range(STEPS):
-            _, direct = m.world_model.transition(latent[:, t], encoded[:, t])
-            imagined, feature = m.world_model.transition(imagined, encoded[:, t])
-            prediction.append((imagined - latent[:, t + 1]).square().mean(-1))
-            for features in (feature, direct):
-                chance = m.world_model.ending(features).squeeze(-1).sigmoid()
-                happened = window.terminated[:, t] > 0
-                ending.append(-torch.where(happened, chance, 1 - chance).log())
-            guess = m.world_model.inverse(torch.cat([latent[:, t], latent[:, t + 1]], -1)).log_softmax(-1)
-            inverse.append(-guess.gather(-1, window.action[:, t, None])[:, 0])
-    assert given["prediction"] == pytest.approx(float(torch.stack(prediction).mean()), rel=1e-4)
-    assert given["ending"] == pytest.approx(float(torch.stack(ending).mean()), rel=1e-4)
-    assert given["inverse"] == pytest.approx(float(torch.stack(inverse).mean()), rel=1e-4)
-
-
-def test_the_target_of_the_prediction_can_be_held_still() -> None:
-    for detach in (False, True):
-        agent, window = make_agent(), make_window(steps=1)
-        m = agent.modules
-        config = replace(WorldModelLoss(), regulariser_weight=0.0, reward=0.0, ending=0.0, detach_target=detach)
-        window.observation.requires_grad_(True)
-        loss, _ = world_model_loss(m.perception, m.world_model, window, config, 1.0, torch.Generator())
-        torch.autograd.backward(loss)
-        assert window.observation.grad is not None
-        reached = window.observation.grad.abs().sum((0, 2, 3)) > 0
-        assert reached.tolist() == [True, not detach]
-
-
-@pytest.mark.parametrize("steps", [1, 2, 6])
-@pytest.mark.parametrize("targets", range(8))
-def test_encoded_steps(steps: int, targets: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    seen = set()
-    for _ in range(60):
-        chosen = _encoded_steps(steps, targets, generator)
-        assert chosen == sorted(set(chosen)) and chosen[:2] == [0, 1] and chosen[-1] <= steps
-        assert len(chosen) == (steps if targets == 0 else min(targets, steps)) + 1
-        seen.update(chosen)
-    assert seen == (set(range(steps + 1)) if targets != 1 else {0, 1})
-
-
-def test_random_shift_moves_whole_windows() -> None:
-    draws = torch.Generator().manual_seed(0)
-    percept = torch.randint(0, 256, (12, 3, 2, 9, 7, 3), generator=draws, dtype=torch.uint8)
-    shifted = random_shift(percept, 2, torch.Generator().manual_seed(1))
-    assert shifted.shape == percept.shape and shifted.dtype == percept.dtype
-    found = set()
-    for window, moved in zip(percept.numpy(), shifted.numpy(), strict=True):
-        padded = np.pad(window, [(0, 0), (0, 0), (2, 2), (2, 2), (0, 0)], mode="edge")
-        fits = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[:, :, y : y + 9, x : x + 7], moved)]
-        assert len(fits) == 1
-        found.add(fits[0])
-    assert len(found) > 5
-    assert torch.equal(random_shift(percept, 0, draws), percept)
-
-
-def test_pixels_are_shifted_only_where_asked() -> None:
-    seen = Spaces((8, 8, 3), True, False, spaces.Discrete(3))
-    config = settings()
-    agent = wake(Agent(replace(config, perception=replace(config.perception, encoder="cnn")), seen))
-    pixels = torch.randint(0, 256, (BATCH, STEPS + 1, 1, 8, 8, 3), dtype=torch.uint8)
-    window = replace(make_window(), observation=pixels)
-    still, again, moved = (loss_of(agent, window, shift=shift)["prediction"] for shift in (0, 0, 2))
-    assert still == again != moved
+# ---- how fast the world model learns, and what
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:

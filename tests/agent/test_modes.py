@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
-from forethought.agent.modes import Energy, think
+from forethought.agent.modes import Energy, propose, think
+from forethought.agent.run import check_settings
 from forethought.modules.configurator import Thinking
-from forethought.modules.types import State
+from forethought.modules.types import State, Trajectory
+from forethought.modules.world_model import PredictorName
 from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
 from gymnasium import spaces
 from numpy.typing import NDArray
+from torch import Tensor
 
-from .small import SEEK, fingerprints, settings, wake
+from .small import PREDICTORS, SEEK, fingerprints, settings, wake
+from .small import make_agent as make_small
 
 ENVS = 3
 THINKING = Thinking(horizon=4, candidates=8, iterations=3, proposals=2)
 COST = 4 * (8 * 3 + 2)  # horizon × (candidates × iterations + proposals)
+each_predictor = pytest.mark.parametrize(("predictor", "members"), PREDICTORS)
 ALL, NONE = np.ones(ENVS, np.bool_), np.zeros(ENVS, np.bool_)
 
 
@@ -327,26 +333,130 @@ def test_goal_energy_is_distance_to_the_goal_and_cost_to_go() -> None:
     assert torch.allclose(given, (discounts * (1 - (-distance / 0.5).exp())).sum(-1) + discounts[-1] * to_go, atol=1e-4)
 
 
-@pytest.mark.parametrize("goals", [False, True])
-def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(goals: bool) -> None:
-    agent = goal_agent()[0] if goals else make_agent()
+def foresee(goals: bool, predictor: PredictorName, members: int, risk: float = 0.0) -> tuple[Agent, Energy, Tensor]:
+    """An agent, its energy for three observations, and actions ``[B, 5, 4, ...]``."""
+    agent = make_small(goals, predictor, members)
+    if goals:
+        agent.modules.world_model.config = replace(agent.config.world_model, events=True)  # endings count there as well
     m = agent.modules
-    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
-    energy = Energy(m, s, m.configurator("mode-2", goal if goals else None))
-    draws = torch.Generator().manual_seed(0)
-    actions = (
-        torch.rand(ENVS, 1, 4, 2, generator=draws) * 2 - 1 if goals else torch.randint(3, (ENVS, 1, 4), generator=draws)
-    )
     with torch.no_grad():
-        nodes, total, alive = energy.root(), torch.zeros(ENVS, 1), torch.ones(ENVS, 1)
+        m.world_model.ending.bias.sub_(3.0)  # so that what comes late matters, too
+    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
+    configuration = replace(m.configurator("mode-2", goal if goals else None), risk=risk)
+    actions = torch.randint(3, (ENVS, 5, 4), generator=torch.Generator().manual_seed(0))
+    return agent, Energy(m, s, configuration), actions
+
+
+@pytest.mark.parametrize("goals", [False, True])
+@each_predictor
+def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(
+    predictor: PredictorName, members: int, goals: bool
+) -> None:
+    agent, energy, actions = foresee(goals, predictor, members)
+    m = agent.modules
+    with torch.no_grad():
+        root = energy.root()
+        assert all(part.shape[:2] == (ENVS, 1) for part in root)
+        nodes = tuple(part.expand(-1, 5, *part.shape[2:]) for part in root)
+        total, alive, before = torch.zeros(ENVS, 5), torch.ones(ENVS, 5), m.world_model.calls
         for t in range(4):
             nodes, cost, go_on = energy.step(nodes, actions[:, :, t])
             total, alive = total + energy.discount ** (t + 1) * alive * cost, alive * go_on
-        assert torch.allclose(total + energy.discount**4 * alive * energy.leaf(nodes), energy(actions), atol=1e-5)
-        if not goals:
-            prior = energy.prior(nodes)
-            assert prior.shape == (ENVS, 1, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 1))
-            assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0]), energy.configuration).mode())
+        assert m.world_model.calls - before == ENVS * 5 * 4 * members
+        whole = energy(actions)
+        assert torch.allclose(total + energy.discount**4 * alive * energy.leaf(nodes), whole, atol=1e-5)
+        assert whole.std(1).min() > 1e-4 and 0.01 < alive.mean() < 0.95
+        prior = energy.prior(nodes)
+        assert prior.shape == (ENVS, 5, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 5))
+        assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0].mean(2)), energy.configuration).mode())
+
+
+def test_nodes_whose_episode_is_over_stay_numbers() -> None:
+    """Where no member thinks that it goes on, nothing that follows counts, and nothing is NaN."""
+    agent, energy, actions = foresee(False, "mlp", 3)
+    with torch.no_grad():
+        agent.modules.world_model.ending.weight.zero_()
+        agent.modules.world_model.ending.bias.fill_(200.0)
+        nodes = energy.root()
+        for t in range(3):
+            nodes, cost, go_on = energy.step(nodes, actions[:, :1, t])
+            assert cost.isfinite().all() and not go_on.any()
+        assert energy.leaf(nodes).isfinite().all()
+
+
+@pytest.mark.parametrize("risk", [0.0, 0.7, -0.7])
+@each_predictor
+def test_energy_of_an_ensemble_is_mean_and_spread_over_its_members(
+    predictor: PredictorName, members: int, risk: float
+) -> None:
+    """Against energies in worlds that each member foresees alone."""
+    if members == 1:
+        return
+    together, energy, actions = foresee(False, predictor, members, risk)
+    stacked, alone = together.modules.world_model.state_dict(), []
+    for e in range(members):
+        agent, own, _ = foresee(False, predictor, 1)
+        names = {name: name.replace("predictor.member.", "predictor.") for name in stacked}
+        weights = {short: stacked[name][e] if short != name else stacked[name] for name, short in names.items()}
+        agent.modules.world_model.load_state_dict(weights)
+        for name in ("perception", "critic"):
+            agent.networks()[name].load_state_dict(together.networks()[name].state_dict())
+        s = State(energy.s.latent)
+        alone.append(Energy(agent.modules, s, own.configuration)(actions))
+    each = torch.stack(alone).detach()
+    mean = each.mean(0)
+    spread = ((each - mean) ** 2).mean(0).sqrt()
+    assert spread.min() > 1e-3
+    assert torch.allclose(energy(actions), mean + risk * spread, atol=1e-4)
+
+
+def test_risk_needs_an_ensemble_and_whole_sequences() -> None:
+    _, energy, actions = foresee(False, "mlp", 1, risk=0.5)
+    with pytest.raises(ValueError, match=r"risk is 0.5 and the world model is no ensemble; set world_model.members"):
+        energy(actions)
+    _, energy, _ = foresee(False, "mlp", 3, risk=0.5)
+    with pytest.raises(ValueError, match=r"risk is 0.5, and a spread of energies cannot be followed step by step"):
+        energy.root()
+    config = settings(thinking=replace(THINKING, risk=0.5))
+    with pytest.raises(ValueError, match=r"task.thinking.risk is 0.5 and world_model.members 1"):
+        check_settings(config)
+    check_settings(replace(config, world_model=replace(config.world_model, members=2)))
+
+
+def test_what_members_disagree_about_is_shunned_with_risk_and_taken_without() -> None:
+    """Two courses of action: what the first leads to is uncertain and a little better on average (test U1)."""
+    agent, energy, _ = foresee(False, "mlp", 3)
+    safe, risky = 0.0, torch.tensor([-3.0, -0.5, 2.0])
+    latent = torch.zeros(1, 2, 3, 2, 8)
+    iota = torch.zeros(1, 2, 3, 1, 4)
+    iota[0, 0, :, 0, 0], iota[0, 1, :, 0, 0] = -risky, safe
+    own = Trajectory(latent, iota, torch.zeros(1, 2, 3, 1))
+    foreseen = Trajectory(latent.mean(2), iota.mean(2), torch.zeros(1, 2, 1), own)
+    imagined = SimpleNamespace(rollout=lambda state, actions, goal: foreseen)
+    m = replace(agent.modules, world_model=imagined)  # type: ignore[arg-type]
+    chosen = []
+    for risk in (0.0, 1.0):
+        configuration = replace(energy.configuration, risk=risk)
+        chosen.append(int(Energy(m, energy.s, configuration)(torch.zeros(1, 2, 1)).argmin()))
+    assert chosen == [0, 1]
+
+
+@each_predictor
+def test_the_actor_proposes_along_what_the_world_model_foresees(predictor: PredictorName, members: int) -> None:
+    agent, energy, _ = foresee(False, predictor, members)
+    m, seen = agent.modules, []
+    actor = m.actor
+
+    def record(state: State, configuration: Any) -> Any:
+        seen.append(state.latent)
+        return actor(state, configuration)
+
+    m = replace(m, actor=record)  # type: ignore[arg-type]
+    with torch.no_grad():
+        actions = propose(m, energy.s, replace(energy.configuration, proposals=5), torch.Generator().manual_seed(0))
+        imagined = m.world_model.rollout(energy.s, actions).latent
+    assert actions.shape == (ENVS, 5, 4)
+    assert torch.allclose(torch.stack(seen, 2), imagined[:, :, :-1], atol=1e-5)
 
 
 def test_the_actors_proposals_take_part_in_the_search() -> None:

@@ -1,0 +1,209 @@
+"""Predictors of the world model: the next latent from the past ones and the action, one step at a time.
+
+A predictor has two methods and no loop: ``begin(latent)`` makes the carry of a roll-out, ``predictor(carry, encoded)``
+takes one step. The carry is everything that a roll-out must remember, so roll-outs can branch anywhere: a tuple of
+tensors whose leading dimensions are those of the latents and whose shapes do not change from step to step. Its first
+tensor holds the present latents. ``begin`` has no parameters.
+
+Shapes: ``...`` is any leading dimensions (candidates, environments), D latent width, A width of an encoded action, H
+hidden units, E ensemble members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Carry = tuple[Tensor, ...]
+"""What a roll-out remembers: tensors ``[..., *]``, the present latents ``[..., D]`` first."""
+
+
+class MLPPredictor(nn.Module):
+    """s' = s + Δ(s, a): two normalised hidden layers; it remembers nothing but the latent."""
+
+    def __init__(self, latent: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Linear(latent + actions, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.LayerNorm(hidden),
+            nn.SiLU(),
+        )
+        self.delta = _small_change(hidden, latent)
+
+    def begin(self, latent: Tensor) -> Carry:
+        """The carry of roll-outs from latents ``[..., D]``."""
+        return (latent,)
+
+    def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
+        latent = carry[0]
+        features: Tensor = self.trunk(torch.cat([latent, encoded], dim=-1))
+        return (latent + self.delta(features),), features
+
+
+class GRUPredictor(nn.Module):
+    """s' = s + Δ(h'), h' = GRU((s, a), h) with h = 0 at first (Cho et al. 2014, 1406.1078).
+
+    Written out, since the fused cell takes one batch dimension and no ensemble.
+    """
+
+    def __init__(self, latent: int, actions: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.input = nn.Linear(latent + actions, 3 * hidden)
+        self.recurrent = nn.Linear(hidden, 3 * hidden)
+        self.delta = _small_change(hidden, latent)
+
+    def begin(self, latent: Tensor) -> Carry:
+        """The carry of roll-outs from latents ``[..., D]``: they, and the hidden state ``[..., H]``."""
+        return latent, latent.new_zeros(*latent.shape[:-1], self.hidden)
+
+    def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
+        latent, hidden = carry
+        seen = self.input(torch.cat([latent, encoded], dim=-1)).chunk(3, dim=-1)
+        kept = self.recurrent(hidden).chunk(3, dim=-1)
+        reset, update = (seen[0] + kept[0]).sigmoid(), (seen[1] + kept[1]).sigmoid()
+        hidden = torch.lerp((seen[2] + reset * kept[2]).tanh(), hidden, update)
+        return (latent + self.delta(hidden), hidden), hidden
+
+
+class TransformerPredictor(nn.Module):
+    """A causal transformer over the last ``context`` states of the roll-out; actions modulate it (AdaLN-zero).
+
+    A state is a token, its action scales and shifts the token's normalised activations and gates what each layer adds
+    (Peebles and Xie 2023, 2212.09748; as a world model 2512.24497). Keys and values of past tokens are kept in the
+    carry, so a step costs one token. They say how old they are by a learned bias for each head and age, and the oldest
+    is dropped when there are ``context``: a roll-out may be of any length.
+
+    Raises:
+        ValueError: The hidden units cannot be divided among the heads.
+    """
+
+    def __init__(self, latent: int, actions: int, hidden: int, layers: int, heads: int, context: int) -> None:
+        super().__init__()
+        if min(layers, heads, context) < 1 or hidden % heads:
+            raise ValueError(
+                f"a transformer of {layers} layers, {heads} heads, {context} steps of context and {hidden} hidden "
+                "units; each must be at least 1, and hidden a multiple of heads"
+            )
+        self.memory = (2, heads, context, hidden // heads)
+        self.embed = nn.Linear(latent, hidden)
+        self.blocks = nn.ModuleList(_Block(actions, hidden, heads, context) for _ in range(layers))
+        self.modulation = _silent(actions, 2 * hidden)
+        self.delta = _small_change(hidden, latent)
+
+    def begin(self, latent: Tensor) -> Carry:
+        """The carry of roll-outs from latents ``[..., D]``.
+
+        They, the number of steps kept ``[...]``, and keys and values ``[..., 2, heads, context, H/heads]`` per layer.
+        """
+        lead = latent.shape[:-1]
+        nothing = latent.new_zeros(()).expand(*lead, *self.memory)
+        return latent, latent.new_zeros(lead), *[nothing] * len(self.blocks)
+
+    def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
+        latent, count, *memories = carry
+        context = self.memory[2]
+        count = (count + 1).clamp(max=context)
+        age = torch.arange(context - 1, -1, -1, device=latent.device)  # oldest first
+        unseen = latent.new_zeros(()).where(age < count.unsqueeze(-1), -torch.inf)  # [..., context]
+        token = self.embed(latent)
+        kept = []
+        for block, memory in zip(self.blocks, memories, strict=True):
+            token, grown = block(token, encoded, memory, unseen)
+            kept.append(grown)
+        shift, scale = self.modulation(encoded).chunk(2, dim=-1)
+        features = _modulate(token, shift, scale)
+        return (latent + self.delta(features), count, *kept), features
+
+
+class _Block(nn.Module):
+    """One layer: attention to the tokens so far, then two dense layers, both modulated and gated by the action."""
+
+    def __init__(self, actions: int, hidden: int, heads: int, context: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = _silent(actions, 6 * hidden)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.ages = nn.Parameter(torch.zeros(heads, context))
+        self.attended = nn.Linear(hidden, hidden)
+        self.dense = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, hidden))
+
+    def forward(self, token: Tensor, encoded: Tensor, memory: Tensor, unseen: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens ``[..., H]`` and the memory with their keys and values in place of the oldest ones."""
+        shift, scale, gate, dense_shift, dense_scale, dense_gate = self.modulation(encoded).chunk(6, dim=-1)
+        qkv = self.qkv(_modulate(token, shift, scale)).unflatten(-1, (3, self.heads, 1, -1))
+        memory = torch.cat([memory[..., 1:, :], qkv[..., 1:, :, :, :]], dim=-2)
+        query, keys, values = qkv[..., 0, :, :, :], memory.select(-4, 0), memory.select(-4, 1)
+        # With one query a step this is as fast as the fused kernels, which have no rule for vmap and none for a bias
+        # that learns.
+        scores = (keys @ query.transpose(-1, -2)).squeeze(-1) * keys.shape[-1] ** -0.5 + self.ages
+        weights = (scores + unseen.unsqueeze(-2)).softmax(-1)  # [..., heads, context]
+        token = token + gate * self.attended((weights.unsqueeze(-2) @ values).flatten(-3))
+        return token + dense_gate * self.dense(_modulate(token, dense_shift, dense_scale)), memory
+
+
+class Ensemble(nn.Module):
+    """Members of one kind with different initial weights, computed together; no loop over members.
+
+    The parameters of all members are stacked ``[E, ...]`` in the first one, which `torch.vmap` maps over them. Every
+    tensor of the carry is ``[..., E, *]``: each member follows its own trajectory (TS∞ of PETS, 1805.12114), trained on
+    the same windows (Lakshminarayanan et al. 2017, 1612.01474).
+    """
+
+    def __init__(self, members: Sequence[MLPPredictor | GRUPredictor | TransformerPredictor]) -> None:
+        super().__init__()
+        self.member = members[0]
+        stacked, _ = torch.func.stack_module_state(list(members))
+        for name, parameter in stacked.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.member.get_submodule(owner), leaf, nn.Parameter(parameter))
+
+    def begin(self, latent: Tensor) -> Carry:
+        """The carry of roll-outs from latents ``[..., E, D]``."""
+        return self.member.begin(latent)
+
+    def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """Carry and features ``[..., E, H]`` after encoded actions ``[..., 1, A]``."""
+        where = carry[0].dim() - 2
+
+        def one(parameters: dict[str, Tensor], carry: Carry) -> tuple[Carry, Tensor]:
+            taken: tuple[Carry, Tensor] = torch.func.functional_call(
+                self.member, parameters, (carry, encoded[..., 0, :])
+            )
+            return taken
+
+        together = torch.vmap(one, in_dims=(0, where), out_dims=where)
+        taken: tuple[Carry, Tensor] = together(dict(self.member.named_parameters()), carry)
+        return taken
+
+
+Predictor = MLPPredictor | GRUPredictor | TransformerPredictor | Ensemble
+
+
+def _small_change(hidden: int, latent: int) -> nn.Linear:
+    """The layer that gives Δ, small at first, so that "nothing happens" is where learning starts from."""
+    layer = nn.Linear(hidden, latent)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+    return layer
+
+
+def _silent(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that starts at zero (the zero of AdaLN-zero)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _modulate(token: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(token, token.shape[-1:]) * (1 + scale) + shift
