@@ -15,7 +15,8 @@ class Thinking:
     """How far and how hard Mode-2 thinks: candidates × iterations × horizon predictor calls a decision."""
 
     planner: str = "auto"
-    """random_shooting, cem (Box) or categorical_cem (Discrete, MultiDiscrete); auto takes the one that fits."""
+    """random_shooting; Box: cem, icem, mppi, gradient; Discrete, MultiDiscrete: categorical_cem, beam, tree; auto:
+    cem or categorical_cem, as fits."""
     horizon: int = 12
     """Steps that are imagined."""
     candidates: int = 64
@@ -28,6 +29,8 @@ class Thinking:
     """Candidates of the first iteration that are the actor's own roll-outs."""
     commit: int = 1
     """First actions of a plan that are carried out before planning again."""
+    milliseconds: float | None = None
+    """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Configurator:
             hold=thinking.hold,
             proposals=thinking.proposals,
             commit=thinking.commit,
+            milliseconds=thinking.milliseconds,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:

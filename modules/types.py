@@ -67,6 +67,7 @@ class Configuration:
         hold: Steps for which a candidate keeps each action.
         proposals: How many candidates of the first iteration are the actor's own roll-outs.
         commit: First actions of a plan that are carried out before planning again.
+        milliseconds: Time after which a decision begins no further iteration, or None.
     """
 
     u: Tensor
@@ -80,6 +81,7 @@ class Configuration:
     hold: int = 1
     proposals: int = 0
     commit: int = 1
+    milliseconds: float | None = None
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""
