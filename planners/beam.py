@@ -89,7 +89,9 @@ class BeamSearch:
             search.calls += actions.shape[1] * steps
             total, share = total + share * cost, share * factor
             course = torch.cat((course, actions.unsqueeze(2)), 2)
-            energies = checked_energies(total + share * objective.leaf(nodes), (search.batch, total.shape[1]), "course")
+            energies, _ = checked_energies(
+                total + share * objective.leaf(nodes), (search.batch, total.shape[1]), "course"
+            )
             if level == 0:
                 search.baseline = mean_energy(energies)
             if level == search.free - 1:

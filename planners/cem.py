@@ -65,12 +65,11 @@ def refine(
     """Draw candidates from a Gaussian, fit it to their weighted elites, and again; options as in `GaussianCEM`."""
     candidates = search.budget.candidates
     current = search.first_gaussian(initial_std, minimum_std)
+    minimum = minimum_std * search.half
     for iteration in search.rounds():
-        free = draw_gaussian(current, search.limits, candidates, search.generator)  # [B, S, F, A]
-        if try_mean and iteration > 0 and candidates > 1:
-            free[:, -1] = current.mean
-        elites = search.evaluate(free)
-        current = search.follow(current, elites, momentum, minimum_std)
+        means = 1 if try_mean and iteration > 0 and candidates > 1 else 0
+        elites = search.evaluate(draw_gaussian(current, search.limits, candidates, search.generator, means))
+        current = search.follow(current, elites, momentum, minimum)
         if search.agree(elites, agreement):
             break
     return search.plan(current)

@@ -133,11 +133,13 @@ def stepwise(planner: str, objective: Objective, *needed: str) -> StepwiseObject
     return cast(StepwiseObjective, objective)
 
 
-def checked_energies(energies: Tensor, expected: tuple[int, int], what: str = "candidate") -> Tensor:
+def checked_energies(energies: Tensor, expected: tuple[int, int], what: str = "candidate") -> tuple[Tensor, bool]:
     """Energies ``[B, S]`` in float32 or float64, after the checks that no result of a planner can do without.
 
-    One number per environment is read back from the device: the least energy is finite exactly where none is NaN or
-    -inf and not all are +inf.
+    As long as nothing is wrong or forbidden, one number is read back from the device: the sum of all.
+
+    Returns:
+        The energies, and whether all are finite: none is forbidden.
 
     Raises:
         ValueError: The shape is not the expected ``(B, S)``.
@@ -150,9 +152,11 @@ def checked_energies(energies: Tensor, expected: tuple[int, int], what: str = "c
         )
     if energies.dtype not in (torch.float32, torch.float64):
         energies = energies.float()
-    least = energies.detach().amin(1)
+    if math.isfinite(energies.sum().item()):
+        return energies, True
+    least = energies.amin(1)  # finite where none is NaN or -inf and not all are +inf
     if bool(least.isfinite().all()):
-        return energies
+        return energies, bool(energies.isfinite().all())  # a sum of finite numbers may be infinite, too
     if bool((least == math.inf).any()):
         raise FloatingPointError(
             f"all {expected[1]} {what}s are forbidden (energy +inf) in {int((least == math.inf).sum())} of "

@@ -16,7 +16,7 @@ from torch import Tensor
 from .actions import block_mean, repeat
 from .checks import check_elites, check_number
 from .search import Search
-from .types import ActionSpace, Budget, Objective, Plan, Proposal, Watch
+from .types import ActionSpace, Budget, Gaussian, Objective, Plan, Proposal, Watch
 
 MOMENTUM, SCALE, EPSILON = 0.9, 0.999, 1e-8
 """β1, β2 and ε of Adam."""
@@ -67,8 +67,6 @@ class GradientDescent:
             FloatingPointError: An energy or a gradient is not a finite number.
         """
         search = Search("gradient", self.elites, objective, action_space, proposal, budget, batch, generator, watch)
-        low, high = search.limits
-        half = (high - low) / 2
         actions = search.draw(search.proposed_gaussian(self.minimum_std))  # [B, S, F, A]
         if search.proposals is not None:
             held = block_mean(search.proposals.flatten(0, 1), budget.hold)
@@ -77,16 +75,19 @@ class GradientDescent:
         for iteration in search.rounds():
             candidates, energies, slope = differentiate(search, actions)
             elites = search.select(candidates, energies)
-            slope.mul_(half)  # as if the Box were [-1, 1]
+            slope.mul_(search.half)  # as if the Box were [-1, 1]
             mean.lerp_(slope, 1 - MOMENTUM)
             square.lerp_(slope.square_(), 1 - SCALE)
             size = self.learning_rate / (1 - MOMENTUM ** (iteration + 1))
             root = (square / (1 - SCALE ** (iteration + 1))).sqrt_().add_(EPSILON)
-            actions = actions - size * half * mean / root
+            actions = actions - size * search.half * mean / root
             if self.noise:
-                actions += self.noise * half * torch.randn(actions.shape, generator=generator, device=generator.device)
-            actions.clamp_(low, high)
-        return search.plan(search.fit(elites, self.minimum_std))
+                actions += (
+                    self.noise * search.half * torch.randn(actions.shape, generator=generator, device=generator.device)
+                )
+            actions.clamp_(*search.limits)
+        fitted = search.fit(elites)
+        return search.plan(Gaussian(fitted.mean, fitted.std.maximum(self.minimum_std * search.half)))
 
 
 def differentiate(search: Search, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

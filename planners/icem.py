@@ -72,20 +72,18 @@ class ICEM:
         The population shrinks, so fewer calls are made than the budget allows: ``Plan.calls`` says how many.
         """
         search = Search("icem", self.elites, objective, action_space, proposal, budget, batch, generator, watch)
-        low, high = search.limits
         mean = search.first_gaussian(self.initial_std, self.minimum_std).mean
-        current = Gaussian(mean, (self.initial_std * (high - low) / 2).expand_as(mean))
+        current = Gaussian(mean, (self.initial_std * search.half).expand_as(mean))
         scale = spectrum(search.free, self.colour, generator.device)
+        minimum = self.minimum_std * search.half
         staying = math.ceil(self.keep * search.count)
         kept: Elites | None = None
         for iteration in search.rounds():
             population = self.population(budget.candidates, search.count, iteration)
             noise = coloured_noise((batch, population, *mean.shape[1:]), scale, generator)
-            free = place(noise, current, search.limits)  # [B, S, F, A]
-            if self.try_mean and iteration == budget.iterations - 1 and population > 1:
-                free[:, -1] = current.mean
-            elites = search.evaluate(free, kept)
-            current = search.follow(current, elites, self.momentum, self.minimum_std)
+            means = 1 if self.try_mean and iteration == budget.iterations - 1 and population > 1 else 0
+            elites = search.evaluate(place(noise, current, search.limits, means), kept)
+            current = search.follow(current, elites, self.momentum, minimum)
             if search.agree(elites, self.agreement):
                 break
             kept = elites.best(staying) if staying else None

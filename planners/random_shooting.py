@@ -12,7 +12,7 @@ from .actions import block_mean
 from .checks import check_elites, check_number
 from .sampling import fit_categorical
 from .search import Elites, Search
-from .types import ActionSpace, Budget, Categorical, Distribution, Objective, Plan, Proposal, Watch
+from .types import ActionSpace, Budget, Categorical, Distribution, Gaussian, Objective, Plan, Proposal, Watch
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class RandomShooting:
         """The softened distribution ``[B, F, ...]`` of elites."""
         hold = search.budget.hold
         if isinstance(search.action_space, spaces.Box):
-            return search.fit(elites, self.minimum_std)
+            fitted = search.fit(elites)
+            return Gaussian(fitted.mean, fitted.std.maximum(self.minimum_std * search.half))
         frequencies = fit_categorical(elites.actions, elites.weights, search.components, self.smoothing)
         return Categorical(block_mean(frequencies, hold))

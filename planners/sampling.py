@@ -47,26 +47,34 @@ def hold_gaussian(gaussian: Gaussian, hold: int) -> Gaussian:
     return Gaussian(mean, block_mean(gaussian.std.square() + spread.square(), hold).sqrt())
 
 
-def draw_gaussian(gaussian: Gaussian, limits: Limits, candidates: int, generator: torch.Generator) -> Tensor:
-    """Draw ``[B, S, F, A]`` from normal distributions ``[B, F, A]``, clipped into the Box (Pinneri 2020)."""
+def draw_gaussian(
+    gaussian: Gaussian, limits: Limits, candidates: int, generator: torch.Generator, means: int = 0
+) -> Tensor:
+    """Draw ``[B, S, F, A]`` from normal distributions ``[B, F, A]``, the last ``means`` of them their mean."""
     batch, free, width = gaussian.mean.shape
     noise = torch.randn(batch, candidates, free, width, generator=generator, device=generator.device)
-    return place(noise, gaussian, limits)
+    return place(noise, gaussian, limits, means)
 
 
-def place(noise: Tensor, gaussian: Gaussian, limits: Limits) -> Tensor:
-    """Turn unit noise ``[B, S, F, A]`` into draws from a Gaussian ``[B, F, A]``, clipped into the Box; in place."""
-    return noise.mul_(gaussian.std.unsqueeze(1)).add_(gaussian.mean.unsqueeze(1)).clamp_(*limits)
+def place(noise: Tensor, gaussian: Gaussian, limits: Limits, means: int) -> Tensor:
+    """Turn unit noise ``[B, S, F, A]`` into draws, the last ``means`` of them the mean, clipped into the Box."""
+    if means:
+        noise[:, -means:] = 0
+    return torch.addcmul(gaussian.mean.unsqueeze(1), noise, gaussian.std.unsqueeze(1)).clamp_(*limits)
 
 
-def fit_gaussian(elites: Tensor, weights: Tensor) -> Gaussian:
+def fit_gaussian(elites: Tensor, weights: Tensor | None) -> Gaussian:
     """Weighted mean and population standard deviation of elites ``[B, E, T, A]``; weights ``[B, E]`` sum to 1.
 
-    One elite has a standard deviation of 0, not NaN; the planner's minimum is applied afterwards.
+    Without weights, all count the same. One elite has a standard deviation of 0, not NaN; a minimum is applied later.
     """
-    shares = weights[:, :, None, None].to(elites.dtype)
-    mean = (elites * shares).sum(1)
-    return Gaussian(mean, ((elites - mean.unsqueeze(1)).square_() * shares).sum(1).sqrt_())
+    if weights is None:
+        std, mean = torch.std_mean(elites, dim=1, correction=0)
+        return Gaussian(mean, std)
+    values, shares = elites.flatten(2), weights.unsqueeze(1).to(elites.dtype)
+    mean = shares @ values  # [B, 1, T * A]
+    variance = shares @ (values - mean).square_()
+    return Gaussian(mean.view_as(elites[:, 0]), variance.sqrt_().view_as(elites[:, 0]))
 
 
 def draw_categorical(

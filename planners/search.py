@@ -43,15 +43,17 @@ class Elites:
         actions: ``[B, E, T, A]``.
         energies: ``[B, E]``.
         weights: How much each counts in the next distribution ``[B, E]``, with sum 1; 0 where it is forbidden.
+        even: Whether all are known to count the same.
     """
 
     actions: Tensor
     energies: Tensor
     weights: Tensor
+    even: bool
 
     def best(self, count: int) -> Elites:
         """The first ``count`` of them, with weights as they are."""
-        return Elites(self.actions[:, :count], self.energies[:, :count], self.weights[:, :count])
+        return Elites(self.actions[:, :count], self.energies[:, :count], self.weights[:, :count], self.even)
 
 
 @dataclass
@@ -63,14 +65,13 @@ class Search:
     Attributes:
         planner: Name of the planner.
         elites: How many candidates of an iteration (int), or which fraction (float), are elites.
-        weigh: Weights ``[B, E]`` of elites with energies ``[B, E]``, best first.
+        weigh: Weights ``[B, E]`` of elites with energies ``[B, E]``, best first; None for `equal_weights`.
         started: Clock at the start, in seconds.
         calls: Predictor calls per environment so far.
-        iterations: Iterations done so far.
+        shown: Iterations that the watch was told of.
         baseline: Mean energy ``[B]`` of the first iteration's candidates that are not forbidden.
-        actions: Best sequence so far ``[B, T, A]``.
-        energy: Its energy ``[B]``.
-        last: Elites of the last iteration ``[B, E, T, A]``.
+        found: Best sequence ``[B, T, A]`` of every iteration and its energy ``[B]``.
+        last: Elites of the last iteration.
 
     Raises:
         ValueError: The planner cannot search the space, or the budget or the proposed actions do not fit.
@@ -85,14 +86,13 @@ class Search:
     batch: int
     generator: torch.Generator
     watch: Watch | None = None
-    weigh: Callable[[Tensor], Tensor] = equal_weights
+    weigh: Callable[[Tensor], Tensor] | None = None
     started: float = field(default_factory=perf_counter)
     calls: int = 0
-    iterations: int = 0
+    shown: int = 0
     baseline: Tensor | None = None
-    actions: Tensor | None = None
-    energy: Tensor | None = None
-    last: Tensor | None = None
+    found: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    last: Elites | None = None
 
     def __post_init__(self) -> None:
         check_space(self.planner, self.action_space)
@@ -103,12 +103,20 @@ class Search:
         self.blocks = [min(budget.hold, budget.horizon - start) for start in range(0, budget.horizon, budget.hold)]
         self.proposals = proposed_actions(self.proposal, self.action_space, budget, self.batch, device)
         self.rows = torch.arange(self.batch, device=device)[:, None]
+        self.even = torch.full((self.batch, self.count), 1 / self.count, device=device)
+        self.finite = True  # no energy was +inf so far
 
     @cached_property
     def limits(self) -> Limits:
         """Bounds of the Box."""
         assert isinstance(self.action_space, spaces.Box)
         return bounds(self.action_space, self.generator.device)
+
+    @cached_property
+    def half(self) -> Tensor:
+        """Half the range of the Box ``[A]``."""
+        low, high = self.limits
+        return (high - low) / 2
 
     @cached_property
     def components(self) -> Components:
@@ -155,42 +163,47 @@ class Search:
         In the first iteration the proposed actions take the first places.
         """
         candidates = repeat(free, self.budget.hold, self.budget.horizon, dim=2)
-        if self.iterations == 0 and self.proposals is not None:
+        if not self.found and self.proposals is not None:
             candidates[:, : self.proposals.shape[1]] = self.proposals
         return self.select(candidates, self.ask(candidates), kept)
 
     def ask(self, candidates: Tensor) -> Tensor:
         """Checked energies ``[B, S]`` of candidates ``[B, S, T, A]``."""
         self.calls += candidates.shape[1] * candidates.shape[2]
-        return checked_energies(self.objective(self.outside(candidates)), (candidates.shape[0], candidates.shape[1]))
+        shape = (candidates.shape[0], candidates.shape[1])
+        energies, finite = checked_energies(self.objective(self.outside(candidates)), shape)
+        self.finite &= finite
+        return energies
 
     def select(self, candidates: Tensor, energies: Tensor, kept: Elites | None = None) -> Elites:
-        """The elites of an iteration's candidates ``[B, S, T, A]`` and of those kept; remembers the best ever seen."""
+        """The elites of an iteration's candidates ``[B, S, T, A]`` and of those kept; remembers the best."""
         if self.baseline is None:
             self.baseline = mean_energy(energies)
         if kept is not None:
             candidates = torch.cat((kept.actions, candidates), 1)
             energies = torch.cat((kept.energies, energies), 1)
         best, places = energies.topk(min(self.count, energies.shape[1]), dim=1, largest=False)
-        chosen = candidates[self.rows, places]
-        if self.actions is None or self.energy is None:
-            self.actions, self.energy = chosen[:, 0], best[:, 0]
-        else:
-            better = best[:, 0] < self.energy
-            self.actions = torch.where(better[:, None, None], chosen[:, 0], self.actions)
-            self.energy = torch.where(better, best[:, 0], self.energy)
-        elites = Elites(chosen, best, self.weigh(best))
-        self.last = chosen
-        self.show(self.actions, self.energy, elites.energies, elites.weights)
-        return elites
+        places = places[:, :, None, None].expand(-1, -1, *candidates.shape[2:])
+        even = self.finite and self.weigh is None and best.shape[1] == self.count
+        weights = self.even if even else (self.weigh or equal_weights)(best)
+        self.last = Elites(candidates.gather(1, places), best, weights, even)
+        self.found.append((self.last.actions[:, 0].clone(), best[:, 0]))  # a view would keep all elites
+        if self.watch is not None:
+            self.show(*self.best(), self.last.energies, self.last.weights)
+        return self.last
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The best sequence ever seen ``[B, T, A]`` and its energy ``[B]``; of equals, the first."""
+        actions, energies = (torch.stack(parts) for parts in zip(*self.found, strict=True))
+        iteration, rows = energies.argmin(0), self.rows[:, 0]
+        return actions[iteration, rows], energies[iteration, rows]
 
     def show(self, actions: Tensor, energy: Tensor, energies: Tensor, weights: Tensor) -> None:
-        """Count an iteration and tell the watch: the best so far, and energies and weights ``[B, E]`` of elites."""
+        """Tell the watch of an iteration: the best so far, and energies and weights ``[B, E]`` of elites."""
         if self.watch is not None:
             effective = 1 / weights.square().sum(1)
-            progress = Progress(self.iterations, self.calls, energy, spread(energies), effective, self.outside(actions))
-            self.watch(progress)
-        self.iterations += 1
+            self.watch(Progress(self.shown, self.calls, energy, spread(energies), effective, self.outside(actions)))
+            self.shown += 1
 
     def draw(self, start: Distribution | None) -> Tensor:
         """Candidates ``[B, S, F, A]`` from a distribution ``[B, F, ...]``, or uniform ones without it."""
@@ -202,18 +215,20 @@ class Search:
         actions = uniform(self.action_space, self.batch, candidates, self.free, generator)
         return actions.unsqueeze(3) if isinstance(self.action_space, spaces.Discrete) else actions
 
-    def fit(self, elites: Elites, minimum_std: float) -> Gaussian:
-        """The Gaussian ``[B, F, A]`` of elites in a Box, with a standard deviation >= ``minimum_std`` half ranges."""
-        low, high = self.limits
-        fitted = hold_gaussian(fit_gaussian(elites.actions, elites.weights), self.budget.hold)
-        return Gaussian(fitted.mean, fitted.std.maximum(minimum_std * (high - low) / 2))
+    def fit(self, elites: Elites) -> Gaussian:
+        """The Gaussian ``[B, F, A]`` of elites in a Box."""
+        fitted = fit_gaussian(elites.actions, None if elites.even else elites.weights)
+        return hold_gaussian(fitted, self.budget.hold)
 
-    def follow(self, current: Gaussian, elites: Elites, momentum: float, minimum_std: float) -> Gaussian:
-        """The Gaussian ``[B, F, A]`` of the next iteration: that of the elites, held back by ``momentum``."""
-        low, high = self.limits
-        fitted = self.fit(elites, 0.0)
-        mean = fitted.mean.lerp(current.mean, momentum).clamp_(low, high)
-        return Gaussian(mean, fitted.std.lerp(current.std, momentum).maximum(minimum_std * (high - low) / 2))
+    def follow(self, current: Gaussian, elites: Elites, momentum: float, minimum: Tensor) -> Gaussian:
+        """The Gaussian ``[B, F, A]`` of the next iteration: that of the elites, held back by ``momentum``.
+
+        Its standard deviation is at least ``minimum [A]``.
+        """
+        fitted = self.fit(elites)
+        return Gaussian(
+            fitted.mean.lerp_(current.mean, momentum), fitted.std.lerp_(current.std, momentum).clamp_(minimum)
+        )
 
     def agree(self, elites: Elites, agreement: float) -> bool:
         """Whether the elites of every environment differ by less than ``agreement``; never for 0.
@@ -223,15 +238,12 @@ class Search:
         """
         if not agreement:
             return False
-        shares = elites.weights[:, :, None, None].float()
         if isinstance(self.action_space, spaces.Box):
-            low, high = self.limits
-            mean = (elites.actions * shares).sum(1, keepdim=True)
-            std = ((elites.actions - mean).square() * shares).sum(1).sqrt()
-            differences = std / ((high - low) / 2).clamp(min=torch.finfo(std.dtype).tiny)
+            std = fit_gaussian(elites.actions, elites.weights).std
+            differences = std / self.half.clamp(min=torch.finfo(std.dtype).tiny)
         else:
             common = elites.actions.mode(1, keepdim=True).values
-            differences = ((elites.actions != common) * shares).sum(1)
+            differences = ((elites.actions != common) * elites.weights[:, :, None, None]).sum(1)
         return bool((differences.flatten(1).mean(1) < agreement).all())
 
     def steps_left(self, depth: Tensor) -> Tensor:
@@ -242,20 +254,21 @@ class Search:
         """The outcome, with a distribution given at the F free actions."""
         hold, horizon = self.budget.hold, self.budget.horizon
         if isinstance(distribution, Gaussian):
-            mean, std = (repeat(part, hold, horizon, dim=1) for part in (distribution.mean, distribution.std))
+            mean = distribution.mean.clamp(*self.limits)  # where rounding led out of the Box
+            mean, std = (repeat(part, hold, horizon, dim=1) for part in (mean, distribution.std))
             distribution = Gaussian(mean, std)
         else:
             distribution = Categorical(repeat(distribution.probabilities, hold, horizon, dim=1))
-        assert self.actions is not None and self.energy is not None and self.baseline is not None
-        assert self.last is not None
+        assert self.last is not None and self.baseline is not None
+        actions, energy = self.best()
         return Plan(
-            actions=self.outside(self.actions),
+            actions=self.outside(actions),
             distribution=distribution,
-            energy=self.energy,
+            energy=energy,
             baseline=self.baseline,
             calls=self.calls,
             milliseconds=1000 * (perf_counter() - self.started),
-            elites=self.outside(self.last),
+            elites=self.outside(self.last.actions),
         )
 
     def outside(self, actions: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ from .search import Search
 from .stepwise import advance
 from .types import ActionSpace, Budget, Categorical, Nodes, Objective, Plan, Proposal, StepwiseObjective, Watch
 
+VISITS, TOTAL, PRIOR = range(3)
+"""What is kept of every action of every node."""
+
 
 @dataclass(frozen=True)
 class TreeSearch:
@@ -121,9 +124,7 @@ class Tree:
         self.roots = torch.arange(search.batch, device=device) * (simulations + 1)
         self.size = 1
         self.children = torch.full((rows, len(ways)), -1, device=device)  # row of what an action led to, or -1
-        self.visits = torch.zeros(rows, len(ways), device=device)  # N(s, a)
-        self.totals = torch.zeros(rows, len(ways), device=device)  # N(s, a) Q(s, a), as energies
-        self.priors = torch.zeros(rows, len(ways), device=device)  # P(s, a)
+        self.edges = torch.zeros(rows, 3, len(ways), device=device)  # N(s, a), N(s, a) Q(s, a) as energies, P(s, a)
         self.values = torch.zeros(rows, device=device)  # cost-to-go that the critic expects
         self.costs = torch.zeros(rows, device=device)  # felt on the way to a node
         self.shares = torch.zeros(rows, device=device)  # what an energy from a node on counts in the one before
@@ -134,7 +135,7 @@ class Tree:
         warm = search.proposed_probabilities(0.0)
         if warm is not None:
             joint = warm[:, 0][:, self.places].prod(-1)
-            self.priors[self.roots] = self.priors[self.roots].lerp(joint, options.warm)
+            self.edges[self.roots, PRIOR] = self.edges[self.roots, PRIOR].lerp(joint, options.warm)
         self.lowest = self.highest = self.values[self.roots]
 
     def simulate(self) -> None:
@@ -162,7 +163,7 @@ class Tree:
         self._write(row, nodes, cost[:, 0], share[:, 0])
         self._back_up(walk, self.values[row])
         if search.baseline is None:
-            search.baseline = self.totals[self.roots].sum(1)
+            search.baseline = self.edges[self.roots, TOTAL].sum(1)
         if search.watch is not None:
             self._show()
 
@@ -178,7 +179,7 @@ class Tree:
         total, share = torch.zeros_like(self.lowest)[:, None], torch.ones_like(self.lowest)[:, None]
         course, shares = [], []
         for steps in search.blocks:
-            visits = self.visits[at]
+            visits = self.edges[at, VISITS]
             inside = inside & (visits.sum(1) > 0)
             prior = self._prior(nodes)
             shares.append(torch.where(inside[:, None], visits / visits.sum(1, keepdim=True).clamp(min=1), prior))
@@ -198,23 +199,23 @@ class Tree:
         """Probabilities ``[..., N]`` of the components' actions, from those of joint actions ``[..., J]``."""
         return shares @ F.one_hot(self.places, len(self.search.components.owner)).sum(1).to(shares.dtype)
 
-    def _value(self, at: Tensor) -> Tensor:
-        """Q̄(s, a) ``[B, J]``: 1 for the lowest and 0 for the highest energy found in the tree."""
-        visits, totals = self.visits[at], self.totals[at]
-        node = (self.values[at] + totals.sum(1)) / (1 + visits.sum(1))
-        energy = torch.where(visits > 0, totals / visits.clamp(min=1), node[:, None])
-        return (self.highest[:, None] - energy) / (self.highest - self.lowest).clamp(min=1e-9)[:, None]
-
     def _choose(self, at: Tensor) -> Tensor:
         """The action ``[B]`` of largest pUCT in the nodes ``[B]``."""
-        visits = self.visits[at]
+        visits, totals, priors = self.edges[at].unbind(1)
         count = 1 + visits.sum(1, keepdim=True)  # N(s), with the visit that made the node
         weight = self.options.c1 + torch.log((count + self.options.c2) / self.options.c2)
-        return (self._value(at) + self.priors[at] * count.sqrt() / (1 + visits) * weight).argmax(1)
+        return (self._value(at, visits, totals) + priors * (count.sqrt() * weight) / (1 + visits)).argmax(1)
 
     def _favourite(self, at: Tensor) -> Tensor:
         """The action ``[B]`` most visited in the nodes ``[B]``; of equals, the one of lower energy."""
-        return (self.visits[at] + 0.5 * self._value(at).clamp(0, 1)).argmax(1)
+        visits, totals, _ = self.edges[at].unbind(1)
+        return (visits + 0.5 * self._value(at, visits, totals).clamp(0, 1)).argmax(1)
+
+    def _value(self, at: Tensor, visits: Tensor, totals: Tensor) -> Tensor:
+        """Q̄(s, a) ``[B, J]``: 1 for the lowest and 0 for the highest energy found in the tree."""
+        node = (self.values[at] + totals.sum(1)) / (1 + visits.sum(1))
+        energy = torch.where(visits > 0, totals / visits, node[:, None])
+        return (self.highest[:, None] - energy) / (self.highest - self.lowest).clamp(min=1e-9)[:, None]
 
     def _prior(self, nodes: Nodes) -> Tensor:
         """P(s, a) ``[B, J]`` of the only node in each environment."""
@@ -237,28 +238,34 @@ class Tree:
             )
         for kept, part in zip(self.states, nodes, strict=True):
             kept[row] = part[:, 0]
-        self.values[row], self.priors[row] = value.to(self.values), prior.to(self.priors)
+        self.values[row], self.edges[row, PRIOR] = value.to(self.values), prior.to(self.edges)
         self.costs[row], self.shares[row] = cost.to(self.costs), share.to(self.shares)
 
     def _back_up(self, walk: list[tuple[Tensor, Tensor, Tensor]], value: Tensor) -> None:
         """Carry the value ``[B]`` of the last node of a walk back to the root."""
-        for at, choice, on in reversed(walk):
-            child = self.children[at, choice]
-            value = torch.where(on, self.costs[child] + self.shares[child] * value, value)
-            self.visits[at, choice] += on
-            self.totals[at, choice] += value.where(on, 0)
-            self.lowest = torch.where(on, self.lowest.minimum(value), self.lowest)
-            self.highest = torch.where(on, self.highest.maximum(value), self.highest)
+        at, choice, on = (torch.stack(parts) for parts in zip(*walk, strict=True))  # [depth, B]
+        child = self.children[at, choice]
+        cost, share = self.costs[child], self.shares[child]
+        values = torch.empty_like(cost)
+        for level in reversed(range(len(walk))):
+            value = torch.where(on[level], cost[level] + share[level] * value, value)
+            values[level] = value
+        counts = torch.stack((on.float(), values.where(on, 0)))
+        self.edges.index_put_((at, torch.arange(2, device=at.device)[:, None, None], choice), counts, accumulate=True)
+        seen = values.where(on, values[0])  # everyone walks the first level
+        self.lowest = self.lowest.minimum(seen.amin(0))
+        self.highest = self.highest.maximum(seen.amax(0))
 
     def _show(self) -> None:
         """Tell the watch of the actions tried at the root, and of the most visited course."""
-        visits, at, course = self.visits[self.roots], self.roots, []
+        visits, totals, _ = self.edges[self.roots].unbind(1)
+        at, course = self.roots, []
         for _ in self.search.blocks:
             choice = self._favourite(at)
             course.append(self.ways[choice])
             child = self.children[at, choice]
             at = torch.where(child >= 0, child, at)
-        energies = torch.where(visits > 0, self.totals[self.roots] / visits, torch.inf)
+        energies = torch.where(visits > 0, totals / visits, torch.inf)
         energy = energies.gather(1, self._favourite(self.roots)[:, None])[:, 0]
         actions = repeat(torch.stack(course, 1), self.search.budget.hold, self.search.budget.horizon, dim=1)
         self.search.show(actions, energy, energies, visits / visits.sum(1, keepdim=True))
