@@ -38,9 +38,10 @@ class TreeSearch:
     All environments grow their trees side by side: a simulation is one batched call of the objective per held step, so
     the budget's calls, less those for the final evaluation, are the simulations (times ``hold``). Nothing is drawn.
 
-    The plan is the most visited course, carried on to the horizon as the prior would, or one of the proposed ones where
-    that has less energy. Its distribution says how often each action of the most visited course was tried. The baseline
-    is the energy that the first simulation found.
+    The plan is the course of least energy of these: the most visited one, carried on to the horizon as the prior would;
+    the best that a simulation followed to the horizon; and those proposed. Its distribution says how often each action
+    of the most visited course was tried, at first the actions of the root. The baseline is the energy that the first
+    simulation found.
 
     Attributes:
         prior: "actor" asks `StepwiseObjective.prior`; "uniform" does without an actor.
@@ -95,10 +96,11 @@ class TreeSearch:
         for _ in search.rounds(simulations):
             tree.simulate()
         course, energy, shares = tree.follow()
+        courses, energies = [course, tree.course], [energy, tree.energy]
         if search.proposals is not None:
-            course = torch.cat((course, search.proposals), 1)
-            energy = torch.cat((energy, search.ask(search.proposals)), 1)
-        search.select(course, energy)
+            courses.append(search.proposals)
+            energies.append(search.ask(search.proposals))
+        search.select(torch.cat(courses, 1), torch.cat(energies, 1))
         return search.plan(Categorical(tree.marginal(shares)))
 
 
@@ -137,6 +139,8 @@ class Tree:
             joint = warm[:, 0][:, self.places].prod(-1)
             self.edges[self.roots, PRIOR] = self.edges[self.roots, PRIOR].lerp(joint, options.warm)
         self.lowest = self.highest = self.values[self.roots]
+        self.course = ways.new_zeros(search.batch, 1, search.budget.horizon, ways.shape[1])  # best to the horizon
+        self.energy = torch.full((search.batch, 1), math.inf, device=device)
 
     def simulate(self) -> None:
         """Walk to the edge, imagine one node more in each environment, and carry its value back."""
@@ -161,7 +165,9 @@ class Tree:
         self.size += 1
         self.children[at, choice] = row
         self._write(row, nodes, cost[:, 0], share[:, 0])
-        self._back_up(walk, self.values[row])
+        energy = self._back_up(walk, self.values[row])
+        if len(walk) == len(search.blocks):
+            self._keep(torch.stack([self.ways[taken] for _, taken, _ in walk], 1), energy, walk[-1][2])
         if search.baseline is None:
             search.baseline = self.edges[self.roots, TOTAL].sum(1)
         if search.watch is not None:
@@ -241,8 +247,15 @@ class Tree:
         self.values[row], self.edges[row, PRIOR] = value.to(self.values), prior.to(self.edges)
         self.costs[row], self.shares[row] = cost.to(self.costs), share.to(self.shares)
 
-    def _back_up(self, walk: list[tuple[Tensor, Tensor, Tensor]], value: Tensor) -> None:
-        """Carry the value ``[B]`` of the last node of a walk back to the root."""
+    def _keep(self, course: Tensor, energy: Tensor, whole: Tensor) -> None:
+        """Remember the courses ``[B, F, A]`` that came to the horizon where they have the least energy ``[B]``."""
+        better = whole & (energy < self.energy[:, 0])
+        course = repeat(course, self.search.budget.hold, self.search.budget.horizon, dim=1)
+        self.course = torch.where(better[:, None, None, None], course.unsqueeze(1), self.course)
+        self.energy = torch.where(better[:, None], energy[:, None], self.energy)
+
+    def _back_up(self, walk: list[tuple[Tensor, Tensor, Tensor]], value: Tensor) -> Tensor:
+        """Carry the value ``[B]`` of the last node of a walk back to the root; returns what it is there."""
         at, choice, on = (torch.stack(parts) for parts in zip(*walk, strict=True))  # [depth, B]
         child = self.children[at, choice]
         cost, share = self.costs[child], self.shares[child]
@@ -255,6 +268,7 @@ class Tree:
         seen = values.where(on, values[0])  # everyone walks the first level
         self.lowest = self.lowest.minimum(seen.amin(0))
         self.highest = self.highest.maximum(seen.amax(0))
+        return value
 
     def _show(self) -> None:
         """Tell the watch of the actions tried at the root, and of the most visited course."""
