@@ -88,7 +88,8 @@ def think(
     generator: torch.Generator,
 ) -> Plan:
     """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve."""
-    budget = Budget(configuration.horizon, configuration.candidates, configuration.iterations, configuration.hold)
+    c = configuration
+    budget = Budget(c.horizon, c.candidates, c.iterations, c.hold, c.milliseconds)
     proposal = Proposal(start, propose(m, s, configuration, generator) if configuration.proposals else None)
     return planner.plan(Energy(m, s, configuration), action_space, proposal, budget, s.latent.shape[0], generator)
 

@@ -15,7 +15,8 @@ class Thinking:
     """How far and how hard Mode-2 thinks: candidates × iterations × horizon predictor calls a decision."""
 
     planner: str = "auto"
-    """random_shooting, cem (Box) or categorical_cem (Discrete, MultiDiscrete); auto takes the one that fits."""
+    """random_shooting; Box: cem, icem, mppi, gradient; Discrete, MultiDiscrete: categorical_cem, beam, tree; auto:
+    cem or categorical_cem, as fits."""
     horizon: int = 12
     """Steps that are imagined."""
     candidates: int = 64
@@ -30,6 +31,8 @@ class Thinking:
     """First actions of a plan that are carried out before planning again."""
     risk: float = 0.0
     """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
+    milliseconds: float | None = None
+    """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Configurator:
             proposals=thinking.proposals,
             commit=thinking.commit,
             risk=thinking.risk,
+            milliseconds=thinking.milliseconds,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,7 @@ class Configuration:
         proposals: How many candidates of the first iteration are the actor's own roll-outs.
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
+        milliseconds: Time after which a decision begins no further iteration, or None.
     """
 
     u: Tensor
@@ -92,6 +93,7 @@ class Configuration:
     proposals: int = 0
     commit: int = 1
     risk: float = 0.0
+    milliseconds: float | None = None
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""

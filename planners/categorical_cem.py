@@ -12,25 +12,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from gymnasium import spaces
 
-from .sampling import (
-    Components,
-    Search,
-    block_mean,
-    check_budget,
-    check_elites,
-    check_number,
-    check_space,
-    draw_categorical,
-    elite_count,
-    elite_weights,
-    fit_categorical,
-    proposed_actions,
-    proposed_categorical,
-    repeat,
-)
-from .types import ActionSpace, Budget, Categorical, Objective, Plan, Proposal
+from .actions import block_mean
+from .checks import check_agreement, check_elites, check_number
+from .sampling import draw_categorical, fit_categorical
+from .search import Search
+from .types import ActionSpace, Budget, Categorical, Objective, Plan, Proposal, Watch
 
 
 @dataclass(frozen=True)
@@ -42,18 +29,22 @@ class CategoricalCEM:
         momentum: Share of the old probabilities kept in every update.
         smoothing: Pseudo-count added to every action among the elites (Laplace).
         exploration: Share of uniform mixed into a proposed distribution.
+        agreement: Stop once the share of elites that do not take the commonest action is on average below this in
+            every environment (0: never).
     """
 
     elites: int | float = 0.1
     momentum: float = 0.1
     smoothing: float = 0.1
     exploration: float = 0.05
+    agreement: float = 0.0
 
     def __post_init__(self) -> None:
         check_elites(self.elites)
         check_number("momentum", self.momentum, 0, 1, exclusive=True)
         check_number("smoothing", self.smoothing, 0, math.inf, exclusive=True)
         check_number("exploration", self.exploration, 0, 1)
+        check_agreement(self.agreement, self.elites)
 
     @torch.no_grad()
     def plan(
@@ -64,21 +55,19 @@ class CategoricalCEM:
         budget: Budget,
         batch: int,
         generator: torch.Generator,
+        watch: Watch | None = None,
     ) -> Plan:
         """Look for the sequence of least energy for each of ``batch`` environments."""
-        check_space("categorical_cem", action_space)
-        assert not isinstance(action_space, spaces.Box)
-        check_budget(budget, batch)
-        horizon, hold, device = budget.horizon, budget.hold, generator.device
-        components = Components.of(action_space, device)
-        proposals = proposed_actions(proposal, action_space, budget, batch, device)
-        search = Search(objective, action_space, proposals, elite_count(self.elites, budget.candidates))
-        current = proposed_categorical(proposal, components, budget, batch, self.exploration)  # [B, F, N]
+        name = "categorical_cem"
+        search = Search(name, self.elites, objective, action_space, proposal, budget, batch, generator, watch)
+        components = search.components
+        current = search.proposed_probabilities(self.exploration)  # [B, F, N]
         if current is None:
-            current = components.uniform.expand(batch, -(-horizon // hold), -1)
-        for _ in range(budget.iterations):
-            free = draw_categorical(current, components, budget.candidates, generator)  # [B, S, F, A]
-            elites, energies = search.evaluate(repeat(free, hold, horizon, dim=2))
-            frequencies = fit_categorical(elites, elite_weights(energies), components, self.smoothing)
-            current = block_mean(frequencies, hold).lerp(current, self.momentum)
-        return search.plan(Categorical(repeat(current, hold, horizon, dim=1)), budget)
+            current = components.uniform.expand(batch, search.free, -1)
+        for _ in search.rounds():
+            elites = search.evaluate(draw_categorical(current, components, budget.candidates, generator))
+            frequencies = fit_categorical(elites.actions, elites.weights, components, self.smoothing)
+            current = block_mean(frequencies, budget.hold).lerp(current, self.momentum)
+            if search.agree(elites, self.agreement):
+                break
+        return search.plan(Categorical(current))

@@ -4,7 +4,7 @@ Draw candidates from independent normal distributions, keep the elites (the cand
 distributions to them, and draw again: Rubinstein 1999, "The cross-entropy method for combinatorial and continuous
 optimization"; for planning with learned models Chua et al. 2018 (PETS). From Pinneri et al. 2020 (iCEM,
 arXiv:2008.06389): candidates are clipped at the bounds, the best sequence ever seen is returned instead of the last
-mean, and the mean itself is tried. Not taken over: coloured noise and a shrinking number of candidates.
+mean, and the mean itself is tried. `ICEM` has the rest.
 """
 
 from __future__ import annotations
@@ -12,27 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gymnasium import spaces
 
-from .sampling import (
-    INITIAL_STD,
-    Search,
-    bounds,
-    check_budget,
-    check_elites,
-    check_number,
-    check_space,
-    draw_gaussian,
-    elite_count,
-    elite_weights,
-    fit_gaussian,
-    hold_gaussian,
-    proposed_actions,
-    proposed_gaussian,
-    repeat,
-    uninformed,
-)
-from .types import ActionSpace, Budget, Gaussian, Objective, Plan, Proposal
+from .checks import check_gaussian
+from .sampling import INITIAL_STD, draw_gaussian
+from .search import Search
+from .types import ActionSpace, Budget, Objective, Plan, Proposal, Watch
 
 
 @dataclass(frozen=True)
@@ -45,6 +29,8 @@ class GaussianCEM:
         initial_std: Standard deviation of the uninformed start, as a fraction of half the range of the Box.
         minimum_std: Smallest standard deviation, as a fraction of half the range of the Box.
         try_mean: Whether, from the second iteration on, the mean takes the place of one random candidate.
+        agreement: Stop once the elites' standard deviation, in half ranges, is on average below this in every
+            environment (0: never). Below `minimum_std` that hardly happens.
     """
 
     elites: int | float = 0.1
@@ -52,12 +38,10 @@ class GaussianCEM:
     initial_std: float = INITIAL_STD
     minimum_std: float = 0.05
     try_mean: bool = True
+    agreement: float = 0.0
 
     def __post_init__(self) -> None:
-        check_elites(self.elites)
-        check_number("momentum", self.momentum, 0, 1, exclusive=True)
-        check_number("minimum_std", self.minimum_std, 0, 1)
-        check_number("initial_std", self.initial_std, max(self.minimum_std, 1e-6), 10)
+        check_gaussian(self.elites, self.initial_std, self.minimum_std, self.momentum, self.agreement)
 
     @torch.no_grad()
     def plan(
@@ -68,29 +52,24 @@ class GaussianCEM:
         budget: Budget,
         batch: int,
         generator: torch.Generator,
+        watch: Watch | None = None,
     ) -> Plan:
         """Look for the sequence of least energy for each of ``batch`` environments."""
-        check_space("cem", action_space)
-        assert isinstance(action_space, spaces.Box)
-        check_budget(budget, batch)
-        horizon, hold, device = budget.horizon, budget.hold, generator.device
-        low, high = bounds(action_space, device)
-        minimum = self.minimum_std * (high - low) / 2
-        proposals = proposed_actions(proposal, action_space, budget, batch, device)
-        search = Search(objective, action_space, proposals, elite_count(self.elites, budget.candidates))
-        current = proposed_gaussian(proposal, (low, high), budget, batch, self.minimum_std)
-        if current is None:
-            start = uninformed(action_space, batch, -(-horizon // hold), device, self.initial_std)
-            assert isinstance(start, Gaussian)
-            current = start
-        for iteration in range(budget.iterations):
-            free = draw_gaussian(current, low, high, budget.candidates, generator)  # [B, S, F, A]
-            if self.try_mean and iteration > 0 and budget.candidates > 1:
-                free[:, -1] = current.mean
-            elites, energies = search.evaluate(repeat(free, hold, horizon, dim=2))
-            fitted = hold_gaussian(fit_gaussian(elites, elite_weights(energies)), hold)
-            mean = fitted.mean.lerp(current.mean, self.momentum)
-            std = fitted.std.lerp(current.std, self.momentum).maximum(minimum)
-            current = Gaussian(mean.clamp_(low, high), std)
-        held = Gaussian(repeat(current.mean, hold, horizon, dim=1), repeat(current.std, hold, horizon, dim=1))
-        return search.plan(held, budget)
+        search = Search("cem", self.elites, objective, action_space, proposal, budget, batch, generator, watch)
+        return refine(search, self.initial_std, self.minimum_std, self.momentum, self.try_mean, self.agreement)
+
+
+def refine(
+    search: Search, initial_std: float, minimum_std: float, momentum: float, try_mean: bool, agreement: float
+) -> Plan:
+    """Draw candidates from a Gaussian, fit it to their weighted elites, and again; options as in `GaussianCEM`."""
+    candidates = search.budget.candidates
+    current = search.first_gaussian(initial_std, minimum_std)
+    minimum = minimum_std * search.half
+    for iteration in search.rounds():
+        means = 1 if try_mean and iteration > 0 and candidates > 1 else 0
+        elites = search.evaluate(draw_gaussian(current, search.limits, candidates, search.generator, means))
+        current = search.follow(current, elites, momentum, minimum)
+        if search.agree(elites, agreement):
+            break
+    return search.plan(current)

@@ -7,31 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
-from .sampling import (
-    Components,
-    Search,
-    block_mean,
-    bounds,
-    check_budget,
-    check_elites,
-    check_number,
-    check_space,
-    draw_categorical,
-    draw_gaussian,
-    elite_count,
-    elite_weights,
-    fit_categorical,
-    fit_gaussian,
-    hold_gaussian,
-    proposed_actions,
-    proposed_categorical,
-    proposed_gaussian,
-    repeat,
-    uniform,
-)
-from .types import ActionSpace, Budget, Categorical, Distribution, Gaussian, Objective, Plan, Proposal
+from .actions import block_mean
+from .checks import check_elites, check_number
+from .sampling import fit_categorical
+from .search import Elites, Search
+from .types import ActionSpace, Budget, Categorical, Distribution, Gaussian, Objective, Plan, Proposal, Watch
 
 
 @dataclass(frozen=True)
@@ -65,55 +46,30 @@ class RandomShooting:
         budget: Budget,
         batch: int,
         generator: torch.Generator,
+        watch: Watch | None = None,
     ) -> Plan:
         """Look for the sequence of least energy for each of ``batch`` environments."""
-        check_space("random_shooting", action_space)
-        check_budget(budget, batch)
-        proposals = proposed_actions(proposal, action_space, budget, batch, generator.device)
-        search = Search(objective, action_space, proposals, elite_count(self.elites, budget.candidates))
-        start = self._start(action_space, proposal, budget, batch, generator.device)
-        elites, energies = search.evaluate(_draw(action_space, start, budget, batch, generator))
-        for _ in range(budget.iterations - 1):
-            more, theirs = search.evaluate(_draw(action_space, start, budget, batch, generator))
-            energies, places = torch.cat((energies, theirs), 1).topk(search.count, dim=1, largest=False)
-            elites = torch.cat((elites, more), 1)[torch.arange(batch, device=places.device)[:, None], places]
-        return search.plan(self._fit(elites, elite_weights(energies), action_space, budget.hold), budget)
+        name = "random_shooting"
+        search = Search(name, self.elites, objective, action_space, proposal, budget, batch, generator, watch)
+        start = self._start(search)
+        elites: Elites | None = None
+        for _ in search.rounds():
+            elites = search.evaluate(search.draw(start), elites)
+        assert elites is not None
+        return search.plan(self._fit(search, elites))
 
-    def _start(
-        self, action_space: ActionSpace, proposal: Proposal, budget: Budget, batch: int, device: torch.device
-    ) -> Distribution | None:
+    def _start(self, search: Search) -> Distribution | None:
         """The proposed distribution at F free actions, or None to draw uniformly."""
-        if isinstance(action_space, spaces.Box):
-            return proposed_gaussian(proposal, bounds(action_space, device), budget, batch, self.minimum_std)
-        components = Components.of(action_space, device)
-        probabilities = proposed_categorical(proposal, components, budget, batch, self.exploration)
+        if isinstance(search.action_space, spaces.Box):
+            return search.proposed_gaussian(self.minimum_std)
+        probabilities = search.proposed_probabilities(self.exploration)
         return None if probabilities is None else Categorical(probabilities)
 
-    def _fit(self, elites: Tensor, weights: Tensor, action_space: ActionSpace, hold: int) -> Distribution:
-        """The softened distribution ``[B, T, ...]`` of elites ``[B, E, T, A]``."""
-        horizon = elites.shape[2]
-        if isinstance(action_space, spaces.Box):
-            low, high = bounds(action_space, elites.device)
-            fitted = hold_gaussian(fit_gaussian(elites, weights), hold)
-            std = fitted.std.maximum(self.minimum_std * (high - low) / 2)
-            return Gaussian(repeat(fitted.mean, hold, horizon, dim=1), repeat(std, hold, horizon, dim=1))
-        components = Components.of(action_space, elites.device)
-        frequencies = fit_categorical(elites, weights, components, self.smoothing)
-        return Categorical(repeat(block_mean(frequencies, hold), hold, horizon, dim=1))
-
-
-def _draw(
-    action_space: ActionSpace, start: Distribution | None, budget: Budget, batch: int, generator: torch.Generator
-) -> Tensor:
-    """One iteration's candidates ``[B, S, T, A]``."""
-    if start is None:
-        actions = uniform(action_space, batch, budget.candidates, budget.horizon, generator, hold=budget.hold)
-        return actions.unsqueeze(3) if isinstance(action_space, spaces.Discrete) else actions
-    if isinstance(action_space, spaces.Box):
-        assert isinstance(start, Gaussian)
-        free = draw_gaussian(start, *bounds(action_space, generator.device), budget.candidates, generator)
-    else:
-        assert isinstance(start, Categorical)
-        components = Components.of(action_space, generator.device)
-        free = draw_categorical(start.probabilities, components, budget.candidates, generator)
-    return repeat(free, budget.hold, budget.horizon, dim=2)
+    def _fit(self, search: Search, elites: Elites) -> Distribution:
+        """The softened distribution ``[B, F, ...]`` of elites."""
+        hold = search.budget.hold
+        if isinstance(search.action_space, spaces.Box):
+            fitted = search.fit(elites)
+            return Gaussian(fitted.mean, fitted.std.maximum(self.minimum_std * search.half))
+        frequencies = fit_categorical(elites.actions, elites.weights, search.components, self.smoothing)
+        return Categorical(block_mean(frequencies, hold))

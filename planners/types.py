@@ -67,16 +67,19 @@ class Budget:
         candidates: Courses S tried in one iteration.
         iterations: How often the candidates are improved and tried again.
         hold: How many consecutive steps a candidate keeps each action (1 is free choice at every step).
+        milliseconds: Wall-clock time after which nothing more is begun, so that a decision takes at most one iteration
+            longer; the first is always made. None: no limit, and the same seed gives the same plan on every machine.
     """
 
     horizon: int = 12
     candidates: int = 64
     iterations: int = 3
     hold: int = 1
+    milliseconds: float | None = None
 
     @property
     def calls(self) -> int:
-        """Predictor calls of one decision in one environment."""
+        """Predictor calls that one decision in one environment may make at most."""
         return self.horizon * self.candidates * self.iterations
 
 
@@ -125,8 +128,9 @@ class Plan:
         distribution: Distribution of the elites of the last iteration.
         energy: Energy of ``actions`` ``[B]``.
         baseline: Mean energy of the first iteration's candidates ``[B]``; how much was gained by thinking.
-        calls: Predictor calls used per environment.
+        calls: Predictor calls used per environment (forward ones; what a gradient costs beside them is not counted).
         milliseconds: Wall-clock time of the whole batch.
+        elites: Those of the last iteration, best first ``[B, E, T, ...]``.
     """
 
     actions: Tensor
@@ -135,6 +139,32 @@ class Plan:
     baseline: Tensor
     calls: int
     milliseconds: float
+    elites: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a planner shows of one iteration.
+
+    Attributes:
+        iteration: Counted from 0.
+        calls: Predictor calls so far, per environment.
+        energy: Of ``actions`` ``[B]``.
+        spread: Standard deviation of the energies of the elites that are not forbidden ``[B]``.
+        effective: Effective number of elites 1 / Σ w² under the weights w with which they count ``[B]``.
+        actions: Best sequence so far ``[B, T, ...]``.
+    """
+
+    iteration: int
+    calls: int
+    energy: Tensor
+    spread: Tensor
+    effective: Tensor
+    actions: Tensor
+
+
+Watch = Callable[[Progress], None]
+"""Is told of every iteration of a planner, without touching it."""
 
 
 class Planner(Protocol):
@@ -148,6 +178,21 @@ class Planner(Protocol):
         budget: Budget,
         batch: int,
         generator: torch.Generator,
+        watch: Watch | None = None,
     ) -> Plan:
-        """Look for the sequence of least energy for each of ``batch`` environments."""
+        """Look for the sequence of least energy for each of ``batch`` environments.
+
+        Args:
+            objective: What to minimise; a `StepwiseObjective` for beam and tree search, differentiable for gradients.
+            action_space: Of one environment.
+            proposal: Where to start.
+            budget: What the decision may cost.
+            batch: Environments B.
+            generator: Draws everything random, on the device where the plan is made.
+            watch: Is told of every iteration.
+
+        Raises:
+            ValueError: The planner cannot search the space, or an argument does not fit.
+            FloatingPointError: The objective returned NaN or -inf, or forbids every candidate.
+        """
         ...

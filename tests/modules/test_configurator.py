@@ -69,6 +69,7 @@ def test_mode_is_passed_on() -> None:
 OTHER_THINKING: dict[str, Any] = {
     "horizon": 5, "candidates": 9, "iterations": 2, "hold": 3, "proposals": 4, "commit": 2,
     "risk": 0.5,
+    "milliseconds": 7.5,
 }  # fmt: skip
 OTHER_TASK: dict[str, Any] = {"pleasure": 0.5, "ending": 2.0, "effort": 0.1, "discount": 0.9}
 

@@ -33,7 +33,8 @@ from forethought.planners import (
     uniform,
     uninformed,
 )
-from forethought.planners.sampling import Components, block_mean, bounds, draw_categorical, fit_categorical
+from forethought.planners.actions import Components, block_mean, bounds
+from forethought.planners.sampling import draw_categorical, fit_categorical
 from gymnasium import spaces
 from torch import Tensor
 
