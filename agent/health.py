@@ -1,13 +1,12 @@
 """Health of the representation and the world model: pure functions from latents and windows to numbers.
 
-What collapse looks like here, from runs of the presets with and without what keeps them from it (docs/health.md):
-perception ends in a BatchNorm, so within a training batch every dimension has unit variance until the variance before
-it falls below the norm's ε. Two things happen when nothing works against collapse:
+What collapse looks like here (docs/health.md has the runs). Perception ends in a BatchNorm, so within a training batch
+every dimension has unit variance until the variance before it falls below the norm's ε, and training losses alone do
+not show a collapse. Two things happen when too little works against it:
 
-- the variance before the norm falls so low that the latents are about 0 wherever the agent is (TwoRoom: standard
-  deviation 0.007 instead of 0.97 after 500 updates);
-- all dimensions become copies of one or two (fruitbot: effective rank 2 of 128 instead of 81, and a world model that
-  is no better than "nothing changes").
+- the variance before the norm vanishes, and the latents are about the same whatever is seen (TwoRoom);
+- all dimensions become copies of one or two, those that change most slowly. The prediction error is small, but the
+  world model knows nothing about the actions (fruitbot, Acrobot).
 
 Modules are expected in evaluation mode, in which they act.
 """
@@ -36,9 +35,9 @@ WINDOWS = 64
 """Windows of a check during training."""
 CHECK_EVERY = 200
 """World-model updates between checks during training; the first is the end of the warm-up."""
-LEAST_STD, LEAST_SHARE = 0.1, 1 / 16
-"""Below these the representation has collapsed. Healthy runs of the presets have standard deviations of 0.9 and more
-and 0.26 and more of the dimensions they could have; collapsed ones 0.01, and 0.03 of the dimensions."""
+LEAST_STD, LEAST_USE, BLIND = 0.1, 0.25, 0.95
+"""Thresholds of `collapse`: of the standard deviation, the use of the rank that is possible, and the error's ratio to
+that under shuffled actions, from which on a model counts as blind to them. Runs and margins: docs/health.md."""
 _CHUNK = 1_024  # percepts encoded at once
 _PERCEPTS = 256  # percepts whose effective rank says how many dimensions there are to have
 _DIRECTIONS = 256
@@ -62,6 +61,11 @@ class Spread:
     possible: float
     sigreg: float
     spectrum: tuple[float, ...]
+
+    @property
+    def use(self) -> float:
+        """How far the rank has come from a line, 0, towards what is possible, 1; 1 where only a line is possible."""
+        return (self.rank - 1) / (self.possible - 1) if self.possible > 1 else 1.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Vitals:
     def numbers(self) -> dict[str, float]:
         """As named numbers, for curves."""
         named = dict(zip(("std_min", "std_mean", "std_max"), self.spread.std, strict=True))
-        named |= {"effective_rank": self.spread.rank, "sigreg": self.spread.sigreg}
+        named |= {"effective_rank": self.spread.rank, "rank_use": self.spread.use, "sigreg": self.spread.sigreg}
         for step in {1, len(self.errors.model)}:
             named[f"error_over_persistence_{step}"] = self.errors.over_persistence[step - 1]
             named[f"error_over_shuffled_{step}"] = self.errors.over_shuffled[step - 1]
@@ -182,7 +186,13 @@ def effective_rank(values: Tensor) -> float:
 
 
 def spread(latent: Tensor, percepts: Tensor, generator: torch.Generator) -> Spread:
-    """How much of the latent space the latents ``[N, D]`` of percepts ``[N, ...]`` use."""
+    """How much of the latent space the latents ``[N, D]`` of percepts ``[N, ...]`` use.
+
+    Raises:
+        FloatingPointError: A latent is not finite.
+    """
+    if not latent.isfinite().all():
+        raise FloatingPointError("perception gives latents that are not finite; lower the learning rate")
     std = latent.std(0)
     values = singular_values(latent)
     seen = percepts[:: -(-len(percepts) // _PERCEPTS)].flatten(1).float()
@@ -256,22 +266,24 @@ def r_squared(predicted: Tensor, target: Tensor) -> list[float]:
     return [float(score) for score in torch.where(whole > 1e-9 * len(target), 1 - left / whole, math.nan)]
 
 
-def collapse(spread: Spread) -> str | None:
+def collapse(found: Vitals) -> str | None:
     """What is wrong with a collapsed representation in one clause, or None for one that is not.
 
-    The rank is compared with what there is to represent: a world of two dimensions needs no more. So rank can tell of
-    a collapse only where percepts have many dimensions; the standard deviation tells everywhere.
+    A small rank alone is no collapse: a world of two dimensions needs no more, so it is compared with that of the
+    percepts, and only latents in which actions make no difference are given up.
     """
-    if spread.std[1] < LEAST_STD:
+    std, rank = found.spread.std[1], found.spread.rank
+    if std < LEAST_STD:
         return (
-            f"the latents' standard deviation is {spread.std[1]:.2g}, below {LEAST_STD:g} (healthy: about 1): they are "
-            "the same whatever is seen"
+            f"the latents' standard deviation is {std:.2g}, below {LEAST_STD:g} (healthy: about 1): they are the same "
+            "whatever is seen"
         )
-    least = LEAST_SHARE * spread.possible
-    if spread.rank < least:
+    ratios = [ratio for ratio in found.errors.over_shuffled if math.isfinite(ratio)]
+    if found.spread.use < LEAST_USE and ratios and min(ratios) >= BLIND:
+        least = 1 + LEAST_USE * (found.spread.possible - 1)
         return (
-            f"the latents' effective rank is {spread.rank:.1f}, below {least:.1f} (a sixteenth of what percepts and "
-            "latent could have): nearly all dimensions say the same"
+            f"the latents' effective rank is {rank:.1f}, below {least:.1f} (percepts offer {found.spread.possible:.1f})"
+            ", and the world model predicts no better from the actions than from others"
         )
     return None
 

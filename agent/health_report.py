@@ -19,7 +19,7 @@ from rich.text import Text
 
 from .checkpoint import write_atomically
 from .checkup import Health
-from .health import LEAST_SHARE, LEAST_STD, collapse
+from .health import BLIND, LEAST_STD, LEAST_USE, collapse
 from .imagination import Imagination
 
 _INK, _FAINT, _LINE = "#1F2328", "#656D76", "#B8BEC5"
@@ -61,11 +61,12 @@ def as_json(health: Health) -> dict[str, Any]:
     spread, errors = health.vitals.spread, health.vitals.errors
     inverse, probe = health.vitals.inverse, health.probe
     document = {
-        "collapsed": collapse(spread),
+        "collapsed": collapse(health.vitals),
         "latents": {
             "std": dict(zip(("min", "mean", "max"), spread.std, strict=True)),
             "effective_rank": spread.rank,
             "effective_rank_possible": spread.possible,
+            "rank_use": spread.use,
             "sigreg_per_sample": spread.sigreg,
             "singular_values": list(spread.spectrum),
         },
@@ -79,7 +80,7 @@ def as_json(health: Health) -> dict[str, Any]:
         "inverse_dynamics": None if inverse is None else dataclasses.asdict(inverse),
         "linear_probe_r2": None if probe is None else dict(zip(health.facts, probe.scores, strict=True)),
         "violation_auroc": dataclasses.asdict(health.violations),
-        "thresholds": {"std": LEAST_STD, "effective_rank_share": LEAST_SHARE},
+        "thresholds": {"std": LEAST_STD, "rank_use": LEAST_USE, "over_shuffled_actions": BLIND},
         "decisions": health.decisions,
         "episodes": health.episodes,
     }
@@ -92,7 +93,7 @@ def health_table(health: Health, title: str) -> Table:
     result = Table(title=Text(title), title_justify="left")
     for name in ("measure", "value", "compare with"):
         result.add_column(name, no_wrap=name == "measure")
-    wrong = collapse(spread)
+    wrong = collapse(health.vitals)
     low, mean, high = spread.std
     steps = [step for step in _SHOWN if step <= len(errors.model)]
     after = f"after {', '.join(map(str, steps))} steps"
