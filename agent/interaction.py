@@ -35,6 +35,13 @@ class Step:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     infos: dict[str, Any]
+    facts: dict[str, Any]
+    """The infos that came with the observation; `infos` came with the next one."""
+
+    @property
+    def seen(self) -> Array:
+        """The observation without the goal ``[B, *shape]``."""
+        return np.asarray(self.observation["observation"] if isinstance(self.observation, dict) else self.observation)
 
     @property
     def ended(self) -> NDArray[np.bool_]:
@@ -58,7 +65,7 @@ def interact(
         seed: Of the reset.
         options: Of the reset.
     """
-    observation, _ = env.reset(seed=seed, options=options)
+    observation, facts = env.reset(seed=seed, options=options)
     wanted = np.ones(env.num_envs, np.bool_) if active is None else active
     first = np.ones(env.num_envs, np.bool_)
     while True:
@@ -72,9 +79,10 @@ def interact(
             np.asarray(terminated),
             np.asarray(truncated),
             infos,
+            facts,
         )
         yield step
-        observation, first = following, step.ended
+        observation, facts, first = following, infos, step.ended
 
 
 class RandomBehaviour:

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from ..envs.levels import Levels, LevelSplit
-from ..envs.make import has_levels, make_env
+from ..envs.make import has_levels
 from .agent import Agent, read_spaces
 from .checkpoint import (
     check_same_world,
@@ -29,41 +28,14 @@ from .checkpoint import (
     save_tensors,
     write_atomically,
 )
-from .config import EnvConfig, RunConfig
+from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
+from .config import RunConfig
+from .errors import CollapseError
 from .evaluation import Progress, Result, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
 from .training import PROGRESS, Report, Trainer
-
-
-def build_env(
-    config: EnvConfig,
-    num_envs: int,
-    *,
-    seed: int,
-    held_out: bool,
-    render_mode: str | None = None,
-    action_repeat: int | None = None,
-    terminate_on_success: bool | None = None,
-) -> VectorEnv:
-    """The run's world; ``held_out`` takes Procgen's test levels, which training never sees.
-
-    Raises:
-        ValueError: Unknown environment or options that do not belong to it.
-    """
-    return make_env(
-        config.id,
-        num_envs,
-        seed=seed,
-        split="test" if held_out and has_levels(config.id) else "train",
-        levels=LevelSplit(train=Levels(0, config.train_levels)) if has_levels(config.id) else None,
-        distribution_mode=config.distribution_mode,
-        observation_key=config.observation_key,
-        pairs=config.pairs,
-        terminate_on_success=terminate_on_success,
-        action_repeat=config.action_repeat if action_repeat is None else action_repeat,
-        render_mode=render_mode,
-    )
+from .worlds import build_env
 
 
 def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
@@ -157,12 +129,16 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False)
         write_provenance(folder)
         try:
             trainer.run()
-        except (KeyboardInterrupt, FloatingPointError, OSError):
+        except (KeyboardInterrupt, FloatingPointError, CollapseError, OSError):
             keep(trainer, folder, finished=False)
             raise
         keep(trainer, folder, finished=True)
     finally:
         env.close()
+    done = trainer.learner.done
+    report(
+        "health", done, done, examine(agent, record_held_out(agent, DECISIONS, HELD_OUT_SEED), HELD_OUT_SEED).numbers()
+    )
     return agent
 
 
@@ -264,7 +240,7 @@ class CompareConfig:
     """Episodes of the oracle, which is slow."""
     sample: bool = False
     """Mode-1 draws from its policy instead of taking the likeliest action."""
-    seed: int = 1_000
+    seed: int = HELD_OUT_SEED
     """Seed of the levels (or starts); the same for every row."""
     film: int = 300
     """Pictures kept of each row's first episode for the video."""

@@ -105,9 +105,25 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     Raises:
         ValueError: If either has no values or values that are not finite.
     """
-    ours, theirs = _vector(x, "x"), np.sort(_vector(y, "y"))
-    below, up_to = np.searchsorted(theirs, ours, "left"), np.searchsorted(theirs, ours, "right")
-    return float((below + up_to).mean() / (2 * len(theirs)))
+    return auroc(_vector(x, "x"), _vector(y, "y"))
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
+    """Area under the ROC curve of a score: P(positive > negative) + P(equal) / 2, over all pairs.
+
+    Args:
+        positive: Scores ``[n]`` of what should score high.
+        negative: Scores ``[m]`` of what should score low.
+
+    Returns:
+        1 where the score tells all apart, 0.5 where it tells nothing.
+
+    Raises:
+        ValueError: If either has no values or values that are not finite.
+    """
+    high, low = _vector(positive, "positive"), np.sort(_vector(negative, "negative"))
+    below, up_to = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
+    return float((below + up_to).mean() / (2 * len(low)))
 
 
 def iqm(values: ArrayLike) -> float:

@@ -8,13 +8,14 @@ from itertools import islice
 import numpy as np
 import torch
 
-from ..modules.memory import MemoryShape, ShortTermMemory
 from ..modules.types import Mode
 from .agent import Agent, plan_width
 from .config import Schedule
 from .criterion import Metrics
+from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
 from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
 from .learning import Learner, to_device
+from .recording import draw_windows, memory_for
 
 PROGRESS = ("filled", "rounds", "final", "decisions", "resets")
 """What a trainer must know to go on."""
@@ -40,22 +41,14 @@ class Trainer:
     def __init__(self, agent: Agent, env: VectorEnv, report: Report) -> None:
         self.agent, self.env, self.report = agent, env, report
         config, spaces = agent.config, agent.spaces
-        discrete = agent.modules.world_model.actions.discrete
-        shape = MemoryShape(
-            observation=spaces.shape,
-            pixels=spaces.pixels,
-            action=spaces.action.shape or (),
-            discrete=discrete,
-            plan=plan_width(spaces),
-            horizon=config.task.thinking.horizon,
-        )
         schedule = config.schedule
-        self.memory = ShortTermMemory(shape, env.num_envs, schedule.capacity, config.perception.history)
+        self.memory = memory_for(agent, env.num_envs, schedule.capacity)
         self.learner = Learner(agent, schedule.prefill_updates + schedule.rounds * schedule.round_updates)
-        self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, shape.plan, schedule.sticky)
+        self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
         self.generator = np.random.default_rng(config.seed + 3)
         self.decisions = 0
         self.resets = 0
+        self.suspicion: str | None = None  # what the last look at the representation found wrong
         self.filled, self.rounds, self.final = False, 0, 0  # how far the schedule is
 
     def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
@@ -66,9 +59,8 @@ class Trainer:
         seed = self.agent.config.seed + self.resets
         self.resets += 1
         for count, step in enumerate(islice(interact(self.env, behaviour, seed=seed), steps)):
-            x = step.observation["observation"] if isinstance(step.observation, dict) else step.observation
             self.memory.write(
-                x,
+                step.seen,
                 step.action,
                 step.reward,
                 step.terminated,
@@ -94,7 +86,25 @@ class Trainer:
             window = self.memory.sample(config.batch, config.steps, self.generator, config.balance)
             metrics = self.learner.world_model_update(to_device(window, self.agent.device))
             self.report("world model", count + 1, updates, metrics)
+            if self.learner.done % CHECK_EVERY == 0:
+                self.check_health()
         return metrics
+
+    def check_health(self) -> None:
+        """Look at representation and world model, in a way that leaves no trace in what follows.
+
+        Raises:
+            CollapseError: The representation has collapsed.
+        """
+        done, agent = self.learner.done, self.agent
+        draws = np.random.default_rng([agent.config.seed, done])
+        window = to_device(draw_windows(self.memory, WINDOWS, STEPS, draws), agent.device)
+        latent = encode(agent.modules.perception, window.observation)
+        directions = torch.Generator(device=agent.device).manual_seed(agent.config.seed)
+        found = vitals(agent.modules, window, latent, agent.config.model_loss, directions)
+        self.report("health", done, self.learner.updates, found.numbers())
+        before, self.suspicion = self.suspicion, collapse(found)
+        stop_if_collapsed(before, self.suspicion, done, agent.config.model_loss)
 
     def learn_behaviour(self, updates: int) -> Metrics:
         """Critic and actor updates on windows from memory."""

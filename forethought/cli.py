@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
+from .agent.errors import CollapseError
 from .envs.make import list_envs
 
 Command = Callable[[Sequence[str], Console], int]
@@ -46,7 +47,14 @@ Lists the environments that come with forethought. Any id registered with Gymnas
 
   --gymnasium TEXT   list the registered Gymnasium ids that contain TEXT instead"""
 
-_EXPECTED = (ValueError, ImportError, OSError, FloatingPointError, gymnasium.error.DependencyNotInstalled)
+_EXPECTED = (
+    ValueError,
+    ImportError,
+    OSError,
+    FloatingPointError,
+    CollapseError,
+    gymnasium.error.DependencyNotInstalled,
+)
 """What our own code raises when something is wrong outside it; anything else is a bug and keeps its traceback."""
 
 

@@ -21,8 +21,10 @@ from rich.console import Console
 from .agent import run
 from .agent.agent import Agent
 from .agent.checkpoint import load_agent
+from .agent.checkup import DECISIONS, examine, imagine_held_out, record_held_out
 from .agent.config import RunConfig
 from .agent.evaluation import Result
+from .agent.health_report import health_table, write_health
 from .agent.presets import preset
 from .agent.protocols import (
     ROOM_BEHAVIOURS,
@@ -40,7 +42,8 @@ from .progress import RowProgress, TrainingProgress, phases_done
 
 _PROTOCOLS = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
 _RUN_FILES = ("config.json", "progress.json", "weights.safetensors", "learner.safetensors", "provenance.json")
-_RUN_FOLDERS = ("memory", "tensorboard", "compare")
+_RUN_FOLDERS = ("memory", "tensorboard", "compare", "evaluate")
+_IMAGINED = 6  # episodes of a check-up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,10 @@ class EvaluateOptions:
     """Mode-1 draws from its policy instead of taking the likeliest action."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({_PROTOCOLS})")] = None
     """Rooms: how success is measured; by default the hardest that the room has."""
+    health: bool = True
+    """Examine representation and world model as well."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: RUN/evaluate)")] = None
+    """Where the files of that examination go."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,15 +180,38 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
 
 def evaluate(arguments: Sequence[str], console: Console) -> int:
     """`forethought evaluate RUN …`."""
-    about = "Measure a trained agent on levels, starts or pairs that training did not see: mean and 95 % interval."
+    about = (
+        "Measure a trained agent on levels, starts or pairs that training did not see: mean and 95 % interval, and the "
+        "health of its representation and world model."
+    )
     options, folder = _parse_for_run("evaluate", EvaluateOptions, EvaluateOptions(), arguments, about)
     agent = _load(folder, options.changes)
     modes = ("mode-1", "mode-2") if options.mode == "both" else (options.mode,)
     config = CompareConfig(modes, options.episodes, 1, options.sample, options.seed, film=0)
     protocol = find_protocol(options.protocol, agent.config.env.id)
+    _check_comparison(agent, config, protocol)
+    out = options.out or folder / "evaluate"
+    if options.health:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     rows = _measure(agent, config, protocol, console)
     console.print(table(rows, _title(agent, config, protocol)))
+    if options.health:
+        metadata = _metadata("evaluate", arguments, folder, agent) | {"seed": options.seed}
+        _check_up(agent, options.seed, out, metadata, console)
     return 0
+
+
+def _check_up(agent: Agent, seed: int, out: Path, metadata: dict[str, Any], console: Console) -> None:
+    """Examine representation and world model on held-out play; prints a table and writes JSON and charts."""
+    with RowProgress(("random play", "health", "imagination"), console, "steps") as progress:
+        recording = record_held_out(agent, DECISIONS, seed, progress["random play"])
+        health = examine(agent, recording, seed, progress["health"])
+        imagination = imagine_held_out(agent, health, recording, _IMAGINED, seed, progress["imagination"])
+    id = agent.config.env.id
+    paths = write_health(health, imagination, id, out, metadata)
+    console.print(health_table(health, f"{id}, health of representation and world model on held-out play"))
+    for path in paths:
+        _tell(console, str(path))
 
 
 def compare(arguments: Sequence[str], console: Console) -> int:
@@ -200,14 +230,9 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     rows = _measure(agent, config, protocol, console)
     title = _title(agent, config, protocol)
-    metadata: dict[str, Any] = run.provenance() | {
-        "command": shlex.join(["forethought", "compare", *arguments]),
-        "run": str(folder),
-        "env": dataclasses.asdict(agent.config.env),
+    metadata = _metadata("compare", arguments, folder, agent) | {
         "protocol": protocol.name if protocol else None,
         "comparison": dataclasses.asdict(config),
-        "training_seed": agent.config.seed,
-        "training": _read_progress(folder),
     }
     report = write_report(rows, title, out, metadata)
     console.print(table(rows, title))
@@ -254,6 +279,17 @@ def _read_settings(folder: Path) -> RunConfig:
     _check_folder(folder)
     read = load_agent(folder, device="cpu").config
     return dataclasses.replace(read, device=json.loads((folder / "config.json").read_text())["config"]["device"])
+
+
+def _metadata(command: str, arguments: Sequence[str], folder: Path, agent: Agent) -> dict[str, Any]:
+    """What is needed to repeat a measurement."""
+    return run.provenance() | {
+        "command": shlex.join(["forethought", command, *arguments]),
+        "run": str(folder),
+        "env": dataclasses.asdict(agent.config.env),
+        "training_seed": agent.config.seed,
+        "training": _read_progress(folder),
+    }
 
 
 def _read_progress(folder: Path) -> dict[str, Any]:

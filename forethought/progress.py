@@ -118,6 +118,9 @@ class TrainingProgress:
         """Take in a report."""
         if self.writer is None:
             self._open()
+        if phase == "health":
+            self._scalars(phase, done, metrics)
+            return
         name = "rounds" if phase.startswith("round") else phase
         now, state = time.monotonic(), self.phases[name]
         if name == "rounds":
@@ -146,13 +149,16 @@ class TrainingProgress:
         self.bars.start()
 
     def _write(self, name: str, phase: Phase) -> None:
-        assert self.writer is not None
         stride = max(1, phase.total // _POINTS)
         if phase.written is not None and phase.done - phase.written < stride and phase.done < phase.total:
             return
         phase.written = phase.done
-        for key, value in phase.numbers.items():
-            self.writer.add_scalar(f"{name}/{key}".replace(" ", "_"), value, phase.done)
+        self._scalars(name, phase.done, phase.numbers)
+
+    def _scalars(self, name: str, at: int, metrics: Mapping[str, float]) -> None:
+        assert self.writer is not None
+        for key, value in metrics.items():
+            self.writer.add_scalar(f"{name}/{key}".replace(" ", "_"), value, at)
 
     def _show(self, name: str, now: float) -> None:
         if self.bars is not None:
@@ -202,15 +208,16 @@ class TrainingProgress:
 
 
 class RowProgress:
-    """Finished episodes of each row of a comparison.
+    """Finished episodes, or other units of work, of each row of a comparison.
 
     Args:
         names: Of the rows.
         console: Bars on a terminal, a line per finished row elsewhere.
+        unit: What is counted.
     """
 
-    def __init__(self, names: Sequence[str], console: Console) -> None:
-        self.console = console
+    def __init__(self, names: Sequence[str], console: Console, unit: str = "episodes") -> None:
+        self.console, self.unit = console, unit
         self.bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(24),
@@ -235,7 +242,7 @@ class RowProgress:
         def tell(done: int, wanted: int) -> None:
             now = time.monotonic()
             seconds = now - self.began.setdefault(name, now)
-            state = f"{done}/{wanted} episodes, {clock(seconds)}"
+            state = f"{done}/{wanted} {self.unit}, {clock(seconds)}"
             self.bars.start_task(self.tasks[name])
             self.bars.update(self.tasks[name], completed=done, total=wanted, state=state)
             if done >= wanted and name not in self.finished:

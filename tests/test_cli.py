@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_train_leaves_agent_provenance_and_curves(cartpole: Path) -> None:
     tags = scalars(cartpole)
     assert "collect/return" in tags and "behaviour/critic" in tags
     assert any(tag.startswith("world_model/") for tag in tags)
+    assert {"health/effective_rank", "health/auroc_teleported", "health/probe"} < tags
 
 
 def test_training_ends_with_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,12 +195,35 @@ def test_training_ends_with_the_next_command(capsys: pytest.CaptureFixture[str])
 
 
 def test_evaluate_measures_both_modes(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(cartpole), "--episodes", "3", "--candidates", "6", "--horizon", "3"]) == 0
+    few = ["evaluate", str(cartpole), "--no-health"]
+    assert main([*few, "--episodes", "3", "--candidates", "6", "--horizon", "3"]) == 0
     out = capsys.readouterr().out
     assert names(out) == ["mode-1", "mode-2"]
     assert "95 % interval" in out and "6×2 plans of 3 steps" in out
-    assert main(["evaluate", str(cartpole), "--episodes", "2", "--mode", "mode-1", "--sample"]) == 0
+    assert main([*few, "--episodes", "2", "--mode", "mode-1", "--sample"]) == 0
     assert names(capsys.readouterr().out) == ["mode-1"]
+    assert not (cartpole / "evaluate").exists()
+
+
+def test_evaluate_examines_representation_and_world_model(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(cartpole), "--episodes", "1", "--mode", "mode-1", "--seed", "7"]) == 0
+    out = capsys.readouterr().out
+    for part in ("random play: 64/64 steps", "health: 4/4 steps", "imagination: 5/5 steps", "AUROC", "verdict"):
+        assert part in out, out
+    for name in ("health.json", "health.png", "imagination.png"):
+        assert str(cartpole / "evaluate" / name) in out
+        assert (cartpole / "evaluate" / name).stat().st_size > 0
+    document = json.loads((cartpole / "evaluate" / "health.json").read_text())
+    assert document["metadata"]["command"] == f"forethought evaluate {cartpole} --episodes 1 --mode mode-1 --seed 7"
+    assert document["metadata"]["seed"] == 7 and document["decisions"] == 4096
+    assert main(["evaluate", str(cartpole), "--episodes", "1", "--mode", "mode-1", "--out", "there"]) == 0
+    assert json.loads(Path("there/health.json").read_text())["metadata"]["seed"] == 1_000
+    shutil.rmtree(cartpole / "evaluate")
+
+
+def test_evaluate_refuses_a_folder_that_it_cannot_write(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("")
+    assert "taken" in refusal(capsys, "evaluate", str(cartpole), "--out", "taken")
 
 
 def test_compare_writes_a_report(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +246,22 @@ def test_rooms_are_measured_by_protocol(room: Path, capsys: pytest.CaptureFixtur
     assert names(out) == ["mode-1", "mode-2", "random", "no-op", "expert"]
     assert "100 %" in next(line for line in out.splitlines() if "expert" in line and line.startswith("│"))
     assert json.loads(Path("here/summary.json").read_text())["metadata"]["protocol"] == "two_room cross-room/100"
-    assert main(["evaluate", str(room), "--episodes", "2", "--mode", "mode-2", "--protocol", "two_room-25-50"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(room),
+                "--episodes",
+                "2",
+                "--mode",
+                "mode-2",
+                "--protocol",
+                "two_room-25-50",
+                "--no-health",
+            ]
+        )
+        == 0
+    )
     assert "two_room 25/50" in capsys.readouterr().out
 
 
@@ -247,9 +287,11 @@ def test_a_second_run_does_not_replace_the_first(cartpole: Path, capsys: pytest.
 def test_overwrite_starts_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 0
     Path("r/compare").mkdir()
+    Path("r/evaluate").mkdir()
     assert main(["train", "CartPole-v1", "--run", "r", "--overwrite", "--task.ending", "0.5", *TINY]) == 0
     assert json.loads(Path("r/config.json").read_text())["config"]["task"]["ending"] == 0.5
     assert len(list(Path("r/tensorboard").iterdir())) == 1 and not Path("r/compare").exists()
+    assert not Path("r/evaluate").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -278,6 +320,18 @@ def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pyte
         progress = json.loads(Path("r/progress.json").read_text())
         assert progress["finished"] and progress["updates"] == 404
         assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
+
+
+def test_a_collapsed_run_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forethought.agent import training
+
+    monkeypatch.setattr(training, "CHECK_EVERY", 2)  # so early the running statistics of perception look like one
+    assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"error: the representation has collapsed: after 4 updates [^\n]+ train again\n", err), err
+    assert Path("r/weights.safetensors").is_file()
 
 
 # Bad input: one line, exit code 2, and nothing left behind

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from forethought.agent.statistics import Interval, iqm, mean_interval, probability_of_improvement, wilson
+from forethought.agent.statistics import Interval, auroc, iqm, mean_interval, probability_of_improvement, wilson
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,20 @@ def test_probability_of_improvement_counts_every_pair():
     assert probability_of_improvement(x, y) + probability_of_improvement(y, x) == pytest.approx(1)
 
 
+def test_auroc_by_hand():
+    assert auroc([2, 3], [0, 1]) == 1.0 and auroc([0, 1], [2, 3]) == 0.0 and auroc([5, 5], [5]) == 0.5
+    # 1 beats 0 and ties with 1; 2 beats two and ties with 2; 3 beats all: (1.5 + 2.5 + 3) / 9
+    assert auroc([1, 2, 3], [0, 1, 2]) == pytest.approx(7 / 9)
+
+
+def test_auroc_is_the_area_under_the_roc_curve():
+    generator = np.random.default_rng(6)
+    positive, negative = generator.integers(2, 9, 40), generator.integers(0, 7, 25)  # with many ties
+    thresholds = np.arange(10, -2, -1)[:, None]
+    hits, alarms = (positive >= thresholds).mean(axis=1), (negative >= thresholds).mean(axis=1)
+    assert auroc(positive, negative) == pytest.approx(((hits[1:] + hits[:-1]) / 2 * np.diff(alarms)).sum())
+
+
 def test_iqm_by_hand():
     assert iqm([100, 2, 3, -50]) == 2.5
     assert iqm([8, 1, 2, 3, 4, 5, 6, 700]) == 4.5
@@ -108,7 +122,10 @@ def test_iqm_by_hand():
     assert iqm([7]) == 7.0
 
 
-@pytest.mark.parametrize("function", [mean_interval, iqm, lambda v: probability_of_improvement([1.0], v)])
+@pytest.mark.parametrize(
+    "function",
+    [mean_interval, iqm, lambda v: probability_of_improvement([1.0], v), lambda v: auroc(v, [1.0])],
+)
 def test_bad_values_are_refused_by_name(function):
     with pytest.raises(ValueError, match="is empty; at least one"):
         function([])

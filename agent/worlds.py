@@ -1,0 +1,53 @@
+"""Worlds as a run's settings describe them, for training and held-out."""
+
+from __future__ import annotations
+
+from ..envs.levels import Levels, LevelSplit
+from ..envs.make import has_levels, make_env
+from .agent import Agent, read_spaces
+from .checkpoint import check_same_world
+from .config import EnvConfig
+from .interaction import VectorEnv
+
+
+def build_env(
+    config: EnvConfig,
+    num_envs: int,
+    *,
+    seed: int,
+    held_out: bool,
+    render_mode: str | None = None,
+    action_repeat: int | None = None,
+    terminate_on_success: bool | None = None,
+) -> VectorEnv:
+    """The run's world; ``held_out`` takes Procgen's test levels, which training never sees.
+
+    Raises:
+        ValueError: Unknown environment or options that do not belong to it.
+    """
+    return make_env(
+        config.id,
+        num_envs,
+        seed=seed,
+        split="test" if held_out and has_levels(config.id) else "train",
+        levels=LevelSplit(train=Levels(0, config.train_levels)) if has_levels(config.id) else None,
+        distribution_mode=config.distribution_mode,
+        observation_key=config.observation_key,
+        pairs=config.pairs,
+        terminate_on_success=terminate_on_success,
+        action_repeat=config.action_repeat if action_repeat is None else action_repeat,
+        render_mode=render_mode,
+    )
+
+
+def held_out_env(agent: Agent, count: int, seed: int, render_mode: str | None = None) -> VectorEnv:
+    """The agent's world where training has not been; in goal tasks episodes run on past the goal, as in training.
+
+    Raises:
+        ValueError: The world has other observations or actions than the agent was trained for.
+    """
+    settings = agent.config.env
+    goals = False if agent.config.task.goals else None
+    env = build_env(settings, count, seed=seed, held_out=True, render_mode=render_mode, terminate_on_success=goals)
+    check_same_world(agent, read_spaces(env.single_observation_space, env.single_action_space), settings.id)
+    return env
