@@ -50,14 +50,15 @@ class MLPPredictor(nn.Module):
 class GRUPredictor(nn.Module):
     """s' = s + Δ(h'), h' = GRU((s, a), h) with h = 0 at first (Cho et al. 2014, 1406.1078).
 
-    Written out, since the fused cell takes one batch dimension and no ensemble.
+    The gates are normalised together and lean towards the new as in DreamerV2 (2010.02193), and so is what is read from
+    h'. Without, a small world's prediction error after as many updates was several times the MLP's; with, it is equal.
     """
 
     def __init__(self, latent: int, actions: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.input = nn.Linear(latent + actions, 3 * hidden)
-        self.recurrent = nn.Linear(hidden, 3 * hidden)
+        self.gates = nn.Sequential(nn.Linear(latent + actions + hidden, 3 * hidden), nn.LayerNorm(3 * hidden))
+        self.read = nn.LayerNorm(hidden)
         self.delta = _small_change(hidden, latent)
 
     def begin(self, latent: Tensor) -> Carry:
@@ -67,11 +68,10 @@ class GRUPredictor(nn.Module):
     def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
         """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
         latent, hidden = carry
-        seen = self.input(torch.cat([latent, encoded], dim=-1)).chunk(3, dim=-1)
-        kept = self.recurrent(hidden).chunk(3, dim=-1)
-        reset, update = (seen[0] + kept[0]).sigmoid(), (seen[1] + kept[1]).sigmoid()
-        hidden = torch.lerp((seen[2] + reset * kept[2]).tanh(), hidden, update)
-        return (latent + self.delta(hidden), hidden), hidden
+        reset, update, new = self.gates(torch.cat([latent, encoded, hidden], dim=-1)).chunk(3, dim=-1)
+        hidden = torch.lerp((reset.sigmoid() * new).tanh(), hidden, (update - 1).sigmoid())
+        features: Tensor = self.read(hidden)
+        return (latent + self.delta(features), hidden), features
 
 
 class TransformerPredictor(nn.Module):

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forethought.agent import learning
 from forethought.agent.criterion import Metrics
 from forethought.agent.learning import Learner
-from forethought.agent.modes import Energy
+from forethought.agent.modes import Energy, think
+from forethought.modules.configurator import Configurator
 from forethought.modules.memory import Window
-from forethought.modules.types import State, Trajectory
+from forethought.modules.types import Configuration, State, Trajectory
 from torch import Tensor
 
 from .small import fingerprint, fingerprints, make_agent, make_window
@@ -252,6 +254,25 @@ def test_the_goal_critic_learns_what_is_near(monkeypatch: pytest.MonkeyPatch) ->
         here = m.critic(s, m.configurator("mode-2", s)).sum(-1)
         there = m.critic(s, m.configurator("mode-2", far)).sum(-1)
     assert here.mean() < there.mean()
+
+
+def test_the_goal_critic_learns_what_is_expected_and_not_what_is_feared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The risk of a plan is weighed once, when acting, and not again in every step that the critic looks ahead."""
+    agent = make_agent(goals=True, members=2)
+    task = agent.config.task
+    configurator = Configurator(replace(task, thinking=replace(task.thinking, risk=0.5)))
+    agent.modules = replace(agent.modules, configurator=configurator)
+    asked: list[float] = []
+
+    def record(m: Any, s: State, configuration: Configuration, *rest: Any) -> Any:
+        asked.append(configuration.risk)
+        return think(m, s, configuration, *rest)
+
+    monkeypatch.setattr(learning, "think", record)
+    learner = Learner(agent, 1)
+    learner.critic_update(make_window())
+    learner.actor_update(make_window())
+    assert asked == [0.0, 0.5]
 
 
 # ---- the actor imitates plans

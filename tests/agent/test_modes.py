@@ -340,7 +340,8 @@ def foresee(goals: bool, predictor: PredictorName, members: int, risk: float = 0
         agent.modules.world_model.config = replace(agent.config.world_model, events=True)  # endings count there as well
     m = agent.modules
     with torch.no_grad():
-        m.world_model.ending.bias.sub_(3.0)  # so that what comes late matters, too
+        m.world_model.ending.weight.mul_(0.1)  # so that what comes late matters, too
+        m.world_model.ending.bias.fill_(-1.0)
     s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
     configuration = replace(m.configurator("mode-2", goal if goals else None), risk=risk)
     actions = torch.randint(3, (ENVS, 5, 4), generator=torch.Generator().manual_seed(0))
@@ -365,7 +366,7 @@ def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(
         assert m.world_model.calls - before == ENVS * 5 * 4 * members
         whole = energy(actions)
         assert torch.allclose(total + energy.discount**4 * alive * energy.leaf(nodes), whole, atol=1e-5)
-        assert whole.std(1).min() > 1e-4 and 0.01 < alive.mean() < 0.95
+        assert whole.std(1).min() > 1e-4 and 0.1 < alive.min() < alive.max() < 0.7
         prior = energy.prior(nodes)
         assert prior.shape == (ENVS, 5, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 5))
         assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0].mean(2)), energy.configuration).mode())

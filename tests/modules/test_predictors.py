@@ -216,19 +216,23 @@ def test_cached_attention_is_attention_to_the_last_states() -> None:
     assert torch.allclose(forced(predictor, latents, encoded), torch.stack(expected), atol=1e-4)
 
 
-def test_the_recurrence_is_the_gated_recurrent_unit() -> None:
+def test_the_recurrence_is_a_normalised_gated_recurrent_unit() -> None:
+    """Against the definition, unit by unit."""
     predictor = single("gru")
     assert isinstance(predictor, GRUPredictor)
-    cell = nn.GRUCell(LATENT + WIDTH, HIDDEN)
-    own = (predictor.input.weight, predictor.recurrent.weight, predictor.input.bias, predictor.recurrent.bias)
-    with torch.no_grad():
-        for parameter, value in zip(cell.parameters(), own, strict=True):
-            parameter.copy_(value)
     latents, encoded, hidden = torch.randn(5, LATENT, generator=generator()), actions(5), torch.zeros(HIDDEN)
     given = forced(predictor, latents, encoded)
+    (linear, norm), read = predictor.gates, predictor.read
     for t in range(5):
-        hidden = cell(torch.cat([latents[t], encoded[t]]), hidden)
-        assert torch.allclose(given[t], hidden, atol=1e-5)
+        raw = linear.weight @ torch.cat([latents[t], encoded[t], hidden]) + linear.bias
+        gates = (raw - raw.mean()) / (raw.var(correction=0) + 1e-5).sqrt() * norm.weight + norm.bias
+        after = torch.zeros(HIDDEN)
+        for unit in range(HIDDEN):
+            reset, keep = gates[unit].sigmoid(), (gates[HIDDEN + unit] - 1).sigmoid()
+            after[unit] = keep * hidden[unit] + (1 - keep) * (reset * gates[2 * HIDDEN + unit]).tanh()
+        hidden = after
+        expected = (hidden - hidden.mean()) / (hidden.var(correction=0) + 1e-5).sqrt() * read.weight + read.bias
+        assert torch.allclose(given[t], expected, atol=1e-4)
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
