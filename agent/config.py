@@ -140,6 +140,10 @@ class Schedule:
     """Steps for which a random action is held while prefilling."""
     behaviour_ratio: float = 1.0
     """Critic and actor updates per world-model update during the rounds."""
+    predictor_updates: int = 0
+    """World-model updates after the rounds with perception at rest, on latents that are computed once: cheap ones."""
+    predictor_batch: int = 128
+    """Windows per update of these."""
     final_behaviour_updates: int = 0
     """Critic and actor updates at the end, with perception and world model at rest."""
     reanalyse: int = 0
@@ -160,8 +164,6 @@ class BehaviourLoss:
     """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
     courses: int = 24
     """Goal tasks: courses of action of those short plans."""
-    proposals: int = 0
-    """How many of them are the actor's."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
     real: float = 1.0

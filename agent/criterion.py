@@ -20,6 +20,11 @@ def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
     return (value * mask).sum() / mask.sum().clamp(min=1)
 
 
+def perceive(perception: Perception, window: Window) -> Tensor:
+    """Latents ``[B, T+1, D]`` of a window: those it carries, else what perception sees."""
+    return perception(window.observation) if window.latent is None else window.latent
+
+
 def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     """Shift each window ``[B, T+1, history, H, W, C]`` as a whole by up to ``pixels``, edges repeated (2107.09645)."""
     height, width = percept.shape[3:5]
@@ -43,7 +48,7 @@ def world_model_loss(
 
     Prediction error of a roll-out over T steps from the first latent, a term against collapse per time step, inverse
     dynamics, and cross-entropies of reward and ending, read on imagined transitions. Members of an ensemble are each
-    trained alone; their losses are averaged.
+    trained alone; their losses are averaged. Where the window carries latents, perception is at rest and not asked.
 
     Args:
         perception: Enc, in training mode.
@@ -62,21 +67,21 @@ def world_model_loss(
     """
     if config.regulariser == "ema" and target_perception is None:
         raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
-    percept = window.observation
-    if config.shift:
-        percept = random_shift(percept, config.shift, generator)
     encoded = world_model.actions(window.action)
-    steps = _encoded_steps(encoded.shape[1], config.targets, generator)
+    if window.latent is None:
+        steps = _encoded_steps(encoded.shape[1], config.targets, generator)
+        percept = random_shift(window.observation, config.shift, generator) if config.shift else window.observation
+        latent = perception(percept[:, steps])  # [B, len(steps), D]
+        target = _target(latent, percept[:, steps[1:]], target_perception, config.detach_target)
+    else:
+        steps, latent, target = list(range(encoded.shape[1] + 1)), window.latent, window.latent[:, 1:]
     reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
     known = window.known[:, reached]
-    latent = perception(percept[:, steps])  # [B, len(steps), D]
-    target = _target(latent, percept[:, steps[1:]], target_perception, config.detach_target)
     imagined, features = world_model.unroll(latent[:, 0], encoded)  # [B, E, T+1, D], [B, E, T, H]
     predicted = imagined[:, :, steps[1:]]
     error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    term = _against_collapse(latent, predicted, target, known, config, generator)
-    if term is not None:
+    if (term := _against_collapse(latent, predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
     adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
     if config.time_similarity:

@@ -20,7 +20,7 @@ from ..modules.regularisers import follow
 from ..modules.types import DRIVES, Configuration, State, Trajectory, beside_goal
 from ..planners import RandomShooting
 from .agent import Agent, plan_target
-from .criterion import Metrics, masked_mean, world_model_loss
+from .criterion import Metrics, masked_mean, perceive, world_model_loss
 from .modes import imagine, think, trajectory_energy
 
 
@@ -73,13 +73,6 @@ class Learner:
         slow: dict[str, torch.nn.Module] = {"target": self.target_critic}
         return slow if self.target_perception is None else slow | {"target_perception": self.target_perception}
 
-    def _rate(self) -> float:
-        """Factor on the world model's learning rate: 2 % warm-up, then cosine to a tenth."""
-        progress = self.done / self.updates
-        return min(1.0, (self.done + 1) / (0.02 * self.updates + 1)) * (
-            0.55 + 0.45 * math.cos(math.pi * min(progress, 1.0))
-        )
-
     def _prediction_weight(self) -> float:
         config = self.agent.config.model_loss
         if not config.prediction_delay:
@@ -93,22 +86,41 @@ class Learner:
             FloatingPointError: The loss is not finite.
         """
         m, config = self.agent.modules, self.agent.config.model_loss
-        for group in self.model_optimiser.param_groups:
-            group["lr"] = config.learning_rate * self._rate()
         m.perception.train()
-        m.world_model.train()
         if self.target_perception is not None:
             follow(self.target_perception, m.perception, 1 - config.momentum)
         loss, metrics = world_model_loss(
             m.perception, m.world_model, window, config, self._prediction_weight(), self.generator,
             self.target_perception,
         )  # fmt: skip
-        _check_finite("world-model loss", loss, metrics)
-        _descend(self.model_optimiser, loss)
         m.perception.eval()
-        m.world_model.eval()
+        self._step_model(loss, metrics, self.done, self.updates)
         self.done += 1
         return metrics
+
+    def predictor_update(self, window: Window, done: int, updates: int) -> Metrics:
+        """One step of the world model alone, on latents that perception at rest computed once.
+
+        Args:
+            window: With latents.
+            done: How many such steps were taken.
+            updates: How many are planned; the learning rate begins anew for them.
+
+        Raises:
+            FloatingPointError: The loss is not finite.
+        """
+        m = self.agent.modules
+        config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0)
+        loss, metrics = world_model_loss(m.perception, m.world_model, window, config, config.prediction, self.generator)
+        self._step_model(loss, metrics, done, updates)
+        return metrics
+
+    def _step_model(self, loss: Tensor, metrics: Metrics, done: int, updates: int) -> None:
+        """Descend at the learning rate of update ``done`` of ``updates``."""
+        _check_finite("world-model loss", loss, metrics)
+        for group in self.model_optimiser.param_groups:
+            group["lr"] = self.agent.config.model_loss.learning_rate * learning_rate_factor(done, updates)
+        _descend(self.model_optimiser, loss)
 
     def dream(self, window: Window) -> Dream | None:
         """Let the actor act in imagination from remembered states; None where the settings do not want it."""
@@ -117,9 +129,9 @@ class Learner:
             return None
         with torch.no_grad():
             if config.task.goals:
-                state, goal = self._goal_pairs(window, config.behaviour.batch * config.behaviour.steps)
+                state, goal = self._goal_pairs(window)
             else:
-                state, goal = State(m.perception(window.observation[:, :-1])[window.valid > 0]), None
+                state, goal = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
         configuration = replace(m.configurator("mode-1", goal, self.agent.device), horizon=config.behaviour.imagination)
         with torch.set_grad_enabled(not m.world_model.actions.discrete):
             action, imagined = imagine(m, State(state.latent.unsqueeze(1)), configuration, self.generator)
@@ -132,7 +144,7 @@ class Learner:
     def critic_update(self, window: Window, dream: Dream | None = None) -> Metrics:
         """One step of the critic: towards λ-returns, or in a goal task towards what a short plan finds."""
         critic, config = self.agent.modules.critic, self.agent.config
-        loss, metrics = self._goal_critic_loss(window) if config.task.goals else self._critic_loss(window, dream)
+        loss, metrics = self._goal_critic_loss(window, dream) if config.task.goals else self._critic_loss(window, dream)
         _check_finite("critic loss", loss, metrics)
         _descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
@@ -143,7 +155,7 @@ class Learner:
         one, else along remembered plans."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
-            latent = m.perception(window.observation)
+            latent = perceive(m.perception, window)
             real_target, real_mask = self._real_returns(latent, window)
             if dream is None:
                 imagined = self._along_plans(latent[:, 0], window)
@@ -155,27 +167,34 @@ class Learner:
         loss = behaviour.real * masked_mean(real, real_mask) + behaviour.imagined * masked_mean(dreamt, imagined[2])
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
 
-    def _goal_critic_loss(self, window: Window) -> tuple[Tensor, Metrics]:
+    def _goal_critic_loss(self, window: Window, dream: Dream | None) -> tuple[Tensor, Metrics]:
         """Cross-entropy of TC(s, goal) to the energy of the best of a few short imagined courses.
 
         Any remembered state can be a goal (hindsight, 1707.01495). The courses end in the target critic, so each
         update carries the cost-to-go a few steps further from the goal: fitted value iteration in the world model.
+        Where there is a dream, what the actor does in it is one of the courses.
         """
         m, behaviour = self.agent.modules, self.agent.config.behaviour
+        kind = DRIVES.index("goal")
         with torch.no_grad():
-            state, goal = self._goal_pairs(window, behaviour.batch * behaviour.steps)
-            configuration = m.configurator("mode-2", goal, self.agent.device)
+            if dream is None:
+                state, goal = self._goal_pairs(window)
+                configuration = m.configurator("mode-2", goal, self.agent.device)
+            else:
+                state, configuration = State(dream.latent[:, 0]), dream.configuration
             short = replace(configuration, horizon=behaviour.steps, candidates=behaviour.courses, iterations=1,
-                            hold=behaviour.steps, proposals=behaviour.proposals, risk=0.0)  # fmt: skip
+                            hold=behaviour.steps, proposals=0, risk=0.0)  # fmt: skip
             looking = replace(m, critic=self.target_critic)
             plan = think(looking, state, short, RandomShooting(), self.agent.spaces.action, None, self.generator)
-        logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, DRIVES.index("goal")]
-        loss = m.critic.two_hot.loss(logits, plan.energy).mean()
-        return loss, {"critic": float(loss.detach()), "cost_to_go": float(plan.energy.mean())}
+            energy = plan.energy if dream is None else plan.energy.minimum(dream.target[:, 0, kind])
+        logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, kind]
+        loss = m.critic.two_hot.loss(logits, energy).mean()
+        return loss, {"critic": float(loss.detach()), "cost_to_go": float(energy.mean())}
 
-    def _goal_pairs(self, window: Window, count: int) -> tuple[State, State]:
-        """States and goals ``[count, D]`` drawn from all remembered states of the window."""
-        latent = self.agent.modules.perception(window.observation).flatten(0, 1)
+    def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, State]:
+        """States and goals ``[count, D]`` (``[B·T, D]`` by default) drawn from all remembered states of the window."""
+        count = window.action.shape[0] * window.action.shape[1] if count is None else count
+        latent = perceive(self.agent.modules.perception, window).flatten(0, 1)
         index = torch.randint(len(latent), (2, count), generator=self.generator, device=latent.device)
         return State(latent[index[0]]), State(latent[index[1]])
 
@@ -231,8 +250,8 @@ class Learner:
             state, goal, target = self._fresh_plans(window)
             if not config.task.goals:
                 planned = window.planned.flatten() > 0
-                remembered = m.perception.encode(window.observation.flatten(0, 1)[planned])
-                state = State(torch.cat([remembered.latent, state.latent]))
+                remembered = perceive(m.perception, window).flatten(0, 1)[planned]
+                state = State(torch.cat([remembered, state.latent]))
                 target = torch.cat([window.plan.flatten(0, 1)[planned], target])
             if not len(target):
                 return []
@@ -276,7 +295,7 @@ class Learner:
         if config.task.goals:
             state, goal = self._goal_pairs(window, count)
         else:
-            state, goal = m.perception.encode(window.observation[:count, 0]), None
+            state, goal = State(perceive(m.perception, window)[:count, 0]), None
         if not count:
             return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)
@@ -284,6 +303,12 @@ class Learner:
             configuration = replace(configuration, candidates=config.schedule.reanalyse_candidates)
         plan = think(m, state, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator)
         return state, goal, plan_target(plan)
+
+
+def learning_rate_factor(done: int, updates: int) -> float:
+    """Factor on the learning rate: 2 % warm-up, then cosine to a tenth."""
+    warm = min(1.0, (done + 1) / (0.02 * updates + 1))
+    return warm * (0.55 + 0.45 * math.cos(math.pi * min(done / updates, 1.0)))
 
 
 def to_device(window: Window, device: torch.device) -> Window:

@@ -41,17 +41,19 @@ def procgen(id: str) -> RunConfig:
 
 def rooms(id: str) -> RunConfig:
     """A room world: goals from pixels, two-dimensional moves."""
-    thinking = Thinking(horizon=15, candidates=64, iterations=2, hold=5, commit=5)
+    thinking = Thinking(horizon=6, candidates=40, iterations=2, hold=3, proposals=8, commit=3)
     return RunConfig(
         env=EnvConfig(id, num_envs=32, pairs="uniform" if "TwoRoom" in id else None),
         task=Task(goals=True, discount=0.98, thinking=thinking),
-        perception=PerceptionConfig("cnn", latent=32, history=1, width=16),
-        world_model=WorldModelConfig(hidden=128, events=False),
-        critic=CriticConfig(hidden=256),
+        perception=PerceptionConfig("cnn", latent=32, history=1, width=16, stride=4),
+        world_model=WorldModelConfig(hidden=256, events=False),
+        critic=CriticConfig(hidden=256, target_rate=0.03),
         actor=ActorConfig(hidden=128),
-        behaviour=BehaviourLoss(batch=48, steps=5, courses=24),
-        model_loss=WorldModelLoss(steps=8, batch=48, regulariser_weight=0.1, directions=64),
-        schedule=Schedule(prefill=30_000, prefill_updates=1_500, sticky=5, reanalyse=16, final_behaviour_updates=1_200),
+        behaviour=BehaviourLoss(batch=32, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
+        model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
+        schedule=Schedule(
+            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_500, final_behaviour_updates=1_200
+        ),
     )
 
 
@@ -65,10 +67,10 @@ def discrete_control(id: str) -> RunConfig:
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
         model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
-        behaviour=BehaviourLoss(batch=32),
+        behaviour=BehaviourLoss(batch=24, imitation=0.1, improvement=1.0),
         schedule=Schedule(
-            prefill=2_000, prefill_updates=500, rounds=8, round_steps=1_000, round_updates=300, mode_1_rounds=3,
-            behaviour_ratio=0.5, reanalyse=8, reanalyse_candidates=48, final_behaviour_updates=600,
+            prefill=2_000, prefill_updates=500, rounds=8, round_steps=1_000, round_updates=300, mode_1_rounds=2,
+            behaviour_ratio=0.8, final_behaviour_updates=300,
         ),
         threads=1,  # networks this small are slower on two
     )  # fmt: skip

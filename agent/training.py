@@ -17,7 +17,7 @@ from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, inter
 from .learning import Learner, to_device
 from .recording import draw_windows, memory_for
 
-PROGRESS = ("filled", "rounds", "final", "decisions", "resets")
+PROGRESS = ("filled", "rounds", "tuned", "final", "decisions", "resets")
 """What a trainer must know to go on."""
 
 Report = Callable[[str, int, int, Metrics], None]
@@ -49,7 +49,7 @@ class Trainer:
         self.decisions = 0
         self.resets = 0
         self.suspicion: str | None = None  # what the last look at the representation found wrong
-        self.filled, self.rounds, self.final = False, 0, 0  # how far the schedule is
+        self.filled, self.rounds, self.tuned, self.final = False, 0, 0, 0  # how far the schedule is
 
     def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
         """Act for so many decisions over all environments and remember them; returns what happened."""
@@ -106,6 +106,23 @@ class Trainer:
         before, self.suspicion = self.suspicion, collapse(found)
         stop_if_collapsed(before, self.suspicion, done, agent.config.model_loss)
 
+    def rest(self) -> None:
+        """From here on perception does not change: compute every remembered latent once."""
+        perception = self.agent.modules.perception
+        self.memory.keep_latents(lambda percepts: encode(perception, percepts))
+
+    def learn_predictor(self, updates: int) -> Metrics:
+        """World-model updates with perception at rest."""
+        config, schedule = self.agent.config.model_loss, self.agent.config.schedule
+        metrics: Metrics = {}
+        for count in range(updates):
+            window = self.memory.sample(schedule.predictor_batch, config.steps, self.generator, config.balance)
+            metrics = self.learner.predictor_update(
+                to_device(window, self.agent.device), self.tuned + count, schedule.predictor_updates
+            )
+            self.report("predictor", count + 1, updates, metrics)
+        return metrics
+
     def learn_behaviour(self, updates: int) -> Metrics:
         """Critic and actor updates on windows from memory."""
         config = self.agent.config.behaviour
@@ -129,9 +146,15 @@ class Trainer:
         while self.rounds < schedule.rounds:
             self.round(self.rounds)
             self.rounds += 1
+        if schedule.predictor_updates or schedule.final_behaviour_updates:
+            self.rest()
+        while self.tuned < schedule.predictor_updates:
+            self.learn_predictor(min(100, schedule.predictor_updates - self.tuned))
+            self.tuned += min(100, schedule.predictor_updates - self.tuned)
         while self.final < schedule.final_behaviour_updates:
             self.learn_behaviour(min(100, schedule.final_behaviour_updates - self.final))
             self.final += min(100, schedule.final_behaviour_updates - self.final)
+        self.memory.latents = None
 
     def progress(self) -> dict[str, int]:
         """How far the schedule is, for `continue_from`."""

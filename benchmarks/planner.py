@@ -151,7 +151,8 @@ def main() -> None:
     budget = Budget(arguments.horizon, arguments.candidates, arguments.iterations)
     print(f"{budget.candidates} x {budget.iterations} x {budget.horizon}, {torch.get_num_threads()} thread(s)")
     print(
-        f"{'planner':17}{'space':14}{'batch':>6}{'calls':>8}{'ms':>9}{'bare ms':>9}{'ratio':>8}{'lowest':>8}{'highest':>8}"
+        f"{'planner':17}{'space':14}{'batch':>6}{'calls':>8}{'ms':>9}{'bare ms':>9}"
+        f"{'ratio':>8}{'lowest':>8}{'highest':>8}"
     )
     for name in PLANNERS if "all" in arguments.planners else arguments.planners:
         space = BOX if name in ("cem", "icem", "mppi", "gradient", "random_shooting") else DISCRETE

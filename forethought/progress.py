@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from .agent.config import RunConfig
 from .agent.training import behaviour_updates
 
-PHASES = ("collect", "world model", "rounds", "behaviour")
+PHASES = ("collect", "world model", "rounds", "predictor", "behaviour")
 _PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 _DRAW_SECONDS = 0.1
 _POINTS = 200  # that TensorBoard gets of a phase, about
@@ -29,6 +29,7 @@ def phase_totals(config: RunConfig) -> dict[str, int]:
         "collect": max(1, schedule.prefill // envs) + schedule.rounds * max(1, schedule.round_steps // envs),
         "world model": schedule.prefill_updates + updates,
         "rounds": schedule.rounds,
+        "predictor": schedule.predictor_updates,
         "behaviour": schedule.rounds * behaviour_updates(schedule) + schedule.final_behaviour_updates,
     }
 
@@ -41,6 +42,7 @@ def phases_done(config: RunConfig, progress: Mapping[str, int]) -> dict[str, int
         "collect": steps if progress["filled"] else 0,
         "world model": progress["updates"],
         "rounds": rounds,
+        "predictor": progress["tuned"],
         "behaviour": rounds * behaviour_updates(schedule) + progress["final"],
     }
 

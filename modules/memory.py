@@ -1,12 +1,14 @@
 """Short-term memory: the recent past as raw percepts with what was done, felt and planned.
 
 It keeps observations rather than latents: a latent is computed by the present encoder when it is read, so no entry goes
-stale while perception learns. Imagined futures are kept the same way, as the planned course of actions beside the real
-percept it started from; the present world model turns it back into states.
+stale while perception learns. Once perception is at rest, `keep_latents` computes them all and reads carry them.
+Imagined futures are kept the same way, as the planned course of actions beside the real percept it started from; the
+present world model turns it back into states.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +26,7 @@ class Window:
     A stream runs on through the ends of episodes; the masks say what belongs together.
 
     Attributes:
-        observation: Percepts ``x[0…T]``, ``[B, T+1, history, *shape]``.
+        observation: Percepts ``x[0…T]``, ``[B, T+1, history, *shape]``; empty where latents are carried.
         action: ``a[0…T−1]``, ``[B, T, ...]``.
         reward: Reward of each transition ``[B, T]``.
         terminated: 1 where the world ended the episode in this transition ``[B, T]``.
@@ -34,6 +36,7 @@ class Window:
         plan: Distribution of the plan's first action in ``x[0…T]``, ``[B, T+1, P]``; zeros where nothing was planned.
         course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
         planned: 1 where a plan was made ``[B, T+1]``.
+        latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
     """
 
     observation: Tensor
@@ -46,6 +49,7 @@ class Window:
     plan: Tensor
     course: Tensor
     planned: Tensor
+    latent: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class ShortTermMemory:
             "course": np.zeros((*lead, shape.horizon, *shape.action), act),
             "planned": np.zeros(lead, np.bool_),
         }
+        self.latents: Tensor | None = None
         self.cursor = 0
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
@@ -134,6 +139,7 @@ class ShortTermMemory:
             raise FloatingPointError(
                 f"reward of environment {index} is {reward[index]}, expected a finite number; fix the environment"
             )
+        self.latents = None
         at, data = self.cursor, self.data
         self._age = np.where(self._ended, 0, self._age + 1).astype(np.int32)
         self._ended = np.logical_or(terminated, truncated)
@@ -159,6 +165,26 @@ class ShortTermMemory:
             cut = ~self.data["terminated"][:, last].astype(np.bool_)
             self.data["truncated"][:, last] = cut
         self._ended[:] = True
+
+    def keep_latents(self, encode: Callable[[Tensor], Tensor], rows: int = 2_000) -> None:
+        """Compute the latent of every entry, for reads to carry until the next write.
+
+        Args:
+            encode: Percepts ``[N, history, *shape]`` to latents ``[N, D]``; perception at rest.
+            rows: How many percepts are encoded at a time.
+        """
+        stream, slot = (index.ravel() for index in np.indices((self.streams, self.filled)))
+        parts = [encode(self._percepts(stream[i : i + rows], slot[i : i + rows])) for i in range(0, len(slot), rows)]
+        self.latents = torch.cat(parts).reshape(self.streams, self.filled, -1)
+
+    def _percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
+        """Percepts ``[..., history, *shape]`` in ring slots ``[...]`` of streams that broadcast against them."""
+        age = self.data["age"][stream, slot].astype(np.int64)
+        back = np.minimum(
+            np.arange(self.history - 1, -1, -1), age[..., None]
+        )  # the first frame stands for earlier ones
+        frames = (slot[..., None] - back) % self.length
+        return torch.from_numpy(self.data["observation"][stream[..., None], frames])
 
     def _starts(self, steps: int) -> int:
         """How many start positions a window of ``steps`` transitions has in each stream."""
@@ -215,11 +241,8 @@ class ShortTermMemory:
         ended = terminated | truncated
         over = np.cumsum(ended, axis=1) > 0
         valid = np.concatenate([np.ones_like(over[:, :1]), ~over[:, :-1]], axis=1)
-        age = data["age"][rows, slots].astype(np.int64)
-        back = np.minimum(np.arange(self.history - 1, -1, -1), age[..., None])
-        frames = (slots[..., None] - back) % self.length
         return Window(
-            observation=torch.from_numpy(data["observation"][stream[:, None, None], frames]),
+            observation=self._percepts(rows, slots) if self.latents is None else torch.empty(*slots.shape, 0),
             action=torch.from_numpy(data["action"][rows, slots[:, :-1]]),
             reward=torch.from_numpy(data["reward"][rows, slots[:, :-1]]),
             terminated=torch.from_numpy(terminated.astype(np.float32)),
@@ -229,4 +252,5 @@ class ShortTermMemory:
             plan=torch.from_numpy(data["plan"][rows, slots]),
             course=torch.from_numpy(data["course"][stream, slots[:, 0]]),
             planned=torch.from_numpy(data["planned"][rows, slots].astype(np.float32)),
+            latent=None if self.latents is None else self.latents[torch.from_numpy(rows), torch.from_numpy(slots)],
         )

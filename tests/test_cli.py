@@ -30,12 +30,14 @@ SMALL = {
     "task.thinking.iterations": 2,
     "task.thinking.hold": 1,
     "task.thinking.commit": 1,
+    "task.thinking.proposals": 0,
     "schedule.prefill": 200,
     "schedule.prefill-updates": 10,
     "schedule.rounds": 1,
     "schedule.round-steps": 80,
     "schedule.round-updates": 4,
     "schedule.reanalyse": 4,
+    "schedule.predictor-updates": 3,
     "schedule.final-behaviour-updates": 5,
 }
 TINY = [f"--{name}={value}" for name, value in SMALL.items()]
@@ -190,7 +192,7 @@ def test_training_ends_with_the_next_command(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "forethought compare runs/CartPole-v1/seed3" in out
     assert Path("runs/CartPole-v1/seed3/config.json").is_file()
-    assert "behaviour 7/7" in out and "round 1/1" in out  # without a terminal: lines, and all of the schedule counted
+    assert "behaviour 8/8" in out and "round 1/1" in out  # without a terminal: lines, and all of the schedule counted
     assert "\x1b" not in out
 
 

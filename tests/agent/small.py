@@ -95,7 +95,7 @@ def tiny(seed: int = 0) -> RunConfig:
     config = settings(seed, thinking=Thinking(horizon=3, candidates=6, iterations=2))
     schedule = Schedule(
         prefill=100, prefill_updates=6, rounds=2, round_steps=60, round_updates=4, reanalyse=3, capacity=400,
-        final_behaviour_updates=5,
+        predictor_updates=3, predictor_batch=8, final_behaviour_updates=5,
     )  # fmt: skip
     return replace(
         config,

@@ -98,6 +98,7 @@ MOMENTS = [
     pytest.param("collect", 3, True, 1, 10, 160, id="second round collects"),
     pytest.param("world model", 12, True, 1, 12, 220, id="second round's model"),
     pytest.param("behaviour", 6, True, 1, 14, 220, id="second round's behaviour"),
+    pytest.param("predictor", 2, True, 2, 14, 220, id="predictor alone"),
     pytest.param("behaviour", 10, True, 2, 14, 220, id="final updates"),
 ]
 
@@ -107,14 +108,15 @@ def test_an_interrupted_run_is_saved_and_can_be_finished(
     phase: str, times: int, filled: bool, rounds: int, updates: int, decisions: int, tmp_path: Path
 ) -> None:
     interrupted(tmp_path, phase, times)
-    expected = {"finished": False, "filled": filled, "rounds": rounds, "final": 0}
+    tuned = 3 if phase == "behaviour" and rounds == 2 else 0
+    expected = {"finished": False, "filled": filled, "rounds": rounds, "tuned": tuned, "final": 0}
     assert progress(tmp_path) | {"resets": 0} == expected | {"updates": updates, "decisions": decisions, "resets": 0}
     assert not list(tmp_path.rglob("*.part"))
     told: list[str] = []
     agent = train(tiny(), tmp_path, lambda name, *_: told.append(name), resume=True)
     done = progress(tmp_path)
-    assert {key: done[key] for key in ("finished", "filled", "rounds", "final")} == {
-        "finished": True, "filled": True, "rounds": 2, "final": 5,
+    assert {key: done[key] for key in ("finished", "filled", "rounds", "tuned", "final")} == {
+        "finished": True, "filled": True, "rounds": 2, "tuned": 3, "final": 5,
     }  # fmt: skip
     repeated = max(updates - (6 + 4 * rounds), 0)  # of the round that is begun again
     assert done["updates"] == 6 + 2 * 4 + repeated

@@ -13,7 +13,7 @@ import pytest
 import torch
 from forethought.agent import learning
 from forethought.agent.criterion import Metrics
-from forethought.agent.learning import Learner
+from forethought.agent.learning import Learner, learning_rate_factor
 from forethought.agent.modes import Energy, think
 from forethought.modules.configurator import Configurator
 from forethought.modules.memory import Window
@@ -307,16 +307,55 @@ def test_without_a_plan_there_is_nothing_to_imitate() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
-    agent = make_agent()
-    learner = Learner(agent, 200)
-    rates = []
-    for _ in range(201):
-        rates.append(learner._rate())
-        learner.done += 1
+    rates = [learning_rate_factor(done, 200) for done in range(201)]
     peak = int(np.argmax(rates))
     assert 2 <= peak <= 8 and rates[0] < 0.5 and max(rates) > 0.97
     assert all(a >= b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
-    assert rates[200] == pytest.approx(0.1, abs=1e-6) and learner._rate() == pytest.approx(0.1, abs=1e-6)
+    assert rates[200] == pytest.approx(0.1, abs=1e-6) and learning_rate_factor(300, 200) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_both_stages_of_the_world_model_follow_the_learning_rate() -> None:
+    learner = Learner(make_agent(), 20)
+    window = make_window()
+    with torch.no_grad():
+        rested = replace(window, latent=learner.agent.modules.perception(window.observation))
+    peak = learner.agent.config.model_loss.learning_rate
+    learner.done = 7
+    learner.world_model_update(window)
+    assert learner.model_optimiser.param_groups[0]["lr"] == pytest.approx(peak * learning_rate_factor(7, 20))
+    learner.predictor_update(rested, 30, 40)
+    assert learner.model_optimiser.param_groups[0]["lr"] == pytest.approx(peak * learning_rate_factor(30, 40))
+    assert learner.done == 8
+
+
+def test_with_perception_at_rest_the_predictor_learns_alone_from_the_latents() -> None:
+    agent = make_agent()
+    learner, window = Learner(agent, 1), make_window(batch=30)
+    with torch.no_grad():
+        latent = agent.modules.perception(window.observation)
+    rested = replace(window, latent=latent, observation=torch.empty(*latent.shape[:2], 0))
+    before = fingerprints(agent)
+    losses = [learner.predictor_update(rested, done, 60)["prediction"] for done in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+    assert {name for name, digest in fingerprints(agent).items() if digest != before[name]} == {"world_model"}
+
+
+def test_kept_latents_serve_every_update_as_perception_does() -> None:
+    """Critic, dream and actor see the same from kept latents as from percepts."""
+    one, two = (Learner(make_agent(), 1) for _ in range(2))
+    for learner in (one, two):
+        learner.agent.config = replace(
+            learner.agent.config, behaviour=replace(learner.agent.config.behaviour, improvement=1.0)
+        )
+    window = make_window()
+    with torch.no_grad():
+        latent = two.agent.modules.perception(window.observation)
+    rested = replace(window, latent=latent, observation=torch.empty(*latent.shape[:2], 0))
+    for learner, seen in ((one, window), (two, rested)):
+        dream = learner.dream(seen)
+        learner.critic_update(seen, dream)
+        learner.actor_update(seen, dream)
+    assert fingerprints(one.agent) == fingerprints(two.agent)
 
 
 def test_prediction_can_wait_until_actions_are_visible() -> None:

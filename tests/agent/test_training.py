@@ -246,15 +246,18 @@ def test_the_schedule_is_carried_out_and_reported() -> None:
     phases = [phase for phase, done, total in told if done == total]
     behaviour = ["behaviour"]
     rounds = ["collect", "round (mode-2)", "world model", *behaviour]
-    expected = ["collect", "world model", *rounds, *rounds, *behaviour]
+    expected = ["collect", "world model", *rounds, *rounds, "predictor", *behaviour]
     expected.remove("round (mode-2)")  # the first round is not the last
     assert phases == expected
     assert told.count(("round (mode-2)", 1, 2)) == told.count(("round (mode-2)", 2, 2)) == 1
-    counts = {name: sum(phase == name for phase, _, _ in told) for name in ("world model", "behaviour")}
-    assert counts == {"world model": 6 + 2 * 4, "behaviour": 2 * 4 + 5}
+    counts = {name: sum(phase == name for phase, _, _ in told) for name in ("world model", "predictor", "behaviour")}
+    assert counts == {"world model": 6 + 2 * 4, "predictor": 3, "behaviour": 2 * 4 + 5}
+    assert trainer.memory.latents is None  # they belonged to the phases in which perception was at rest
     assert trainer.learner.done == schedule.prefill_updates + schedule.rounds * schedule.round_updates
     assert trainer.decisions == 100 + 2 * 60 == len(trainer.memory)
-    assert trainer.progress() == {"filled": 1, "rounds": 2, "final": 5, "decisions": 220, "resets": 3}
+    assert trainer.progress() == {
+        "filled": 1, "rounds": 2, "tuned": 3, "final": 5, "decisions": 220, "resets": 3,
+    }  # fmt: skip
     assert agent.modules.world_model.calls > before
     env.close()
 

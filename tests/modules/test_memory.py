@@ -338,3 +338,27 @@ def test_an_entry_without_a_plan_holds_no_older_plan() -> None:
     window = read(memory, 3, 0)
     assert not window.planned.any()
     assert not window.plan.any()
+
+
+# ---- latents of an encoder at rest
+
+
+@pytest.mark.parametrize("written", [15, 33])
+@pytest.mark.parametrize("history", [1, 3])
+def test_kept_latents_are_those_of_the_percepts(written: int, history: int) -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40, history=history)
+    fill(memory, written, {4: "terminated", 27: "truncated"})
+
+    def encode(percepts: torch.Tensor) -> torch.Tensor:
+        assert len(percepts) <= 7
+        return percepts.flatten(1) ** 2
+
+    fresh = every_window(memory, 4)
+    memory.keep_latents(encode, rows=7)
+    kept = every_window(memory, 4)
+    assert fresh.latent is None and kept.latent is not None
+    assert torch.equal(kept.latent, fresh.observation.flatten(2) ** 2)
+    assert kept.observation.numel() == 0  # nobody pays for pictures that nobody looks at
+    assert torch.equal(kept.action, fresh.action)
+    fill(memory, 1, first=written)
+    assert every_window(memory, 4).latent is None  # what was just written has none
