@@ -149,11 +149,12 @@ def test_a_later_outcome_is_compared_at_its_own_distance() -> None:
 
 
 def test_transitions_across_the_end_of_an_episode_do_not_count() -> None:
-    """Real outcomes after the ends are impossible ones: counted, they would be as surprising as teleports."""
+    """After the ends comes what would spoil every comparison: real outcomes that surprise, late ones that do not."""
     latent, action, known = steps()
-    latent[:30, 3:], known[:30, 2:] = -1e5, 0
+    latent[:30, 4:] = latent[:30, 1:4].clone()
+    known[:30, 3:] = 0
     found = violations(Steps(spaces.Discrete(5)), latent, action, known, draws())  # type: ignore[arg-type]
-    assert (found.shifted, found.other_action) == (1, 1) and found.teleported == 1
+    assert (found.teleported, found.shifted, found.other_action) == (1, 1, 1)
 
 
 def test_without_known_transitions_nothing_is_said() -> None:
@@ -240,6 +241,13 @@ def test_the_facts_of_a_step_are_those_of_its_observation() -> None:
     assert (expected[0] != expected[-1]).all()
 
 
+def test_episodes_of_goal_tasks_run_on_past_the_goal(walker: Agent, seeker: Agent) -> None:
+    assert held_out_env(walker, 1, 7).unwrapped.terminate_on_success is False  # type: ignore[attr-defined]
+    assert held_out_env(seeker, 1, 7).num_envs == 1
+    with pytest.raises(ValueError, match="trained on"):
+        held_out_env(Agent(replace(settings(), env=EnvConfig("CartPole-v1")), SEEK), 1, 7)
+
+
 # ---- the whole check-up
 
 
@@ -284,15 +292,25 @@ def test_the_first_plan_is_carried_out_to_its_end(walker: Agent, monkeypatch: py
 def test_imagined_courses_start_where_the_real_ones_do_and_are_the_models(walker: Agent) -> None:
     recording = record_held_out(walker, 64 * 4, 5)
     health = examine(walker, recording, 5)
+    walker.generator.manual_seed(1)
     found = imagine_held_out(walker, health, recording, 3, 5)
     assert found.imagined.shape == found.real.shape == (3, 5, 2) and found.known.all()
     np.testing.assert_allclose(found.imagined[:, 0], found.real[:, 0])
     assert np.abs(found.imagined[:, -1] - found.real[:, -1]).max() > 1e-3  # an untrained model is wrong
     assert found.shown == ("x", "y") and found.room is not None and found.true is not None
     assert found.room.side == 224 and len(found.room.pictures) == 3
-    env = held_out_env(walker, 3, 5)
-    start = env.reset(seed=5)[1]["position"]
-    np.testing.assert_allclose(found.true[:, 0], start, rtol=1e-6)
+    env = held_out_env(walker, 3, 5, "rgb_array")
+    seen, infos = env.reset(seed=5)
+    np.testing.assert_allclose(found.true[:, 0], infos["position"], rtol=1e-6)
+    np.testing.assert_array_equal(found.room.pictures, env.render())
+    walker.generator.manual_seed(1)
+    everywhere = np.ones(3, np.bool_)
+    course = walker.begin(3, "mode-2").act(seen, everywhere, everywhere).course
+    assert course is not None and health.probe is not None
+    with torch.no_grad():
+        start = walker.modules.perception.encode(torch.from_numpy(seen["observation"][:, None]))
+        expected = walker.modules.world_model.rollout(start, torch.from_numpy(course[:, None])).latent[:, 0]
+    np.testing.assert_allclose(found.imagined, health.probe(expected)[..., :2], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(found.errors, np.linalg.norm(found.imagined - found.true, axis=-1))
 
 
