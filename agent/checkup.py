@@ -23,7 +23,7 @@ HELD_OUT_SEED = 1_000
 """Of held-out levels and starts, where no other is asked for."""
 DECISIONS = 4_096
 """Of a held-out recording, over all environments."""
-_STREAMS, _WINDOWS = 64, 512  # many starts: a probe cannot tell places where nothing has been
+_STREAMS, _WINDOWS = 32, 512  # many starts: a probe cannot tell places where nothing has been
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rich.text import Text
 from .checkpoint import write_atomically
 from .checkup import Health
 from .health import BLIND, LEAST_STD, LEAST_USE, collapse
-from .imagination import Imagination
+from .imagination import Imagination, Points
 
 _INK, _FAINT, _LINE = "#1F2328", "#656D76", "#B8BEC5"
 _MODEL, _OTHER, _STILL = "#0072B2", "#D55E00", "#7F7F7F"
@@ -156,7 +156,7 @@ def imagination_chart(imagination: Imagination, title: str) -> bytes:
 
 
 def _draw_errors(axes: Axes, health: Health) -> None:
-    """Mean squared error against steps ahead, each curve named where it ends."""
+    """Mean squared error against steps ahead."""
     errors = health.vitals.errors
     steps = np.arange(1, len(errors.model) + 1)
     curves = (
@@ -221,9 +221,10 @@ def _draw_course(axes: Axes, imagination: Imagination, index: int) -> None:
         if imagination.true is not None:
             axes.plot(*imagination.true[index][known].T, color=_INK, linewidth=4.5, alpha=0.25, solid_capstyle="round")
     else:
-        axes.scatter(
-            imagination.cloud[:, 0], imagination.cloud[:, 1], s=2, color="#D8DBDF", linewidths=0, rasterized=True
-        )
+        axes.scatter(imagination.cloud[:, 0], imagination.cloud[:, 1], s=2, color="#D8DBDF", linewidths=0)
+        (left, low), (right, high), half = _view(imagination, index)
+        axes.set_xlim((left + right) / 2 - half, (left + right) / 2 + half)
+        axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
     for colour, course in reversed(points.items()):
         axes.plot(*course.T, color=colour, linewidth=1.5, marker="o", markersize=2.6, zorder=4)
     x, y = imagination.real[index][0]
@@ -235,6 +236,16 @@ def _draw_course(axes: Axes, imagination: Imagination, index: int) -> None:
     axes.set_title(
         f"off by {error:.2g}{unit} after {steps} steps{ended}", fontsize=8.5, color=_FAINT, loc="left", pad=4
     )
+
+
+def _view(imagination: Imagination, index: int) -> tuple[Points, Points, float]:
+    """Lower and upper corner of what one panel must show, and half the side that shows any panel's."""
+    corners = [
+        (np.minimum(there.min(0), real[known].min(0)), np.maximum(there.max(0), real[known].max(0)))
+        for there, real, known in zip(imagination.imagined, imagination.real, imagination.known, strict=True)
+    ]
+    half = 0.6 * max(float((high - low).max()) for low, high in corners)
+    return *corners[index], max(half, 1e-6)
 
 
 def _legend(figure: Figure, imagination: Imagination, y: float) -> None:
@@ -268,13 +279,15 @@ def _quiet(axes: Axes) -> None:
 
 
 def _subtitle(health: Health) -> list[str]:
+    """Two lines: of what, and what the curves do not show."""
     low, mean, high = health.vitals.spread.std
     parts = [f"standard deviation of the latents {mean:.2f} ({low:.2f} … {high:.2f})"]
     if health.probe is not None:
         parts.append(f"linear probe R² {_number(health.probe_score)}")
-    told = dataclasses.asdict(health.violations).items()
-    parts.append("AUROC of " + ", ".join(f"{_plain(name)} {_number(value)}" for name, value in told))
-    return ["; ".join(parts), f"{health.decisions:,} random decisions in {health.episodes} held-out episodes"]
+    parts += [
+        f"AUROC, {_plain(name)} {_number(value)}" for name, value in dataclasses.asdict(health.violations).items()
+    ]
+    return [f"{health.decisions:,} random decisions in {health.episodes} held-out episodes", "; ".join(parts)]
 
 
 def _probe(health: Health) -> str:

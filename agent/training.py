@@ -21,7 +21,7 @@ PROGRESS = ("filled", "rounds", "tuned", "final", "decisions", "resets")
 """What a trainer must know to go on."""
 
 Report = Callable[[str, int, int, Metrics], None]
-"""Called after every unit of work: phase, done, total, numbers."""
+"""Called after every unit of work: phase, done, total, numbers; phase "health" is no work and only tells numbers."""
 
 
 def behaviour_updates(schedule: Schedule) -> int:

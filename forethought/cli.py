@@ -28,7 +28,7 @@ forethought {version}: agents that react (Mode-1) and think ahead (Mode-2)
 usage: forethought COMMAND …
 
   train ENV      train an agent; ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id
-  evaluate RUN   both modes of a trained agent on worlds it has not seen
+  evaluate RUN   both modes of a trained agent on worlds it has not seen, and its health
   compare RUN    both modes beside random play and upper bounds, with table, chart, video and files
   envs           the environments that come along
   doctor         what is installed, which device and threads are used, and what will work

@@ -210,7 +210,7 @@ def test_evaluate_measures_both_modes(cartpole: Path, capsys: pytest.CaptureFixt
 def test_evaluate_examines_representation_and_world_model(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(cartpole), "--episodes", "1", "--mode", "mode-1", "--seed", "7"]) == 0
     out = capsys.readouterr().out
-    for part in ("random play: 64/64 steps", "health: 4/4 steps", "imagination: 5/5 steps", "AUROC", "verdict"):
+    for part in ("random play: 128/128 steps", "health: 4/4 steps", "imagination: 5/5 steps", "AUROC", "verdict"):
         assert part in out, out
     for name in ("health.json", "health.png", "imagination.png"):
         assert str(cartpole / "evaluate" / name) in out

@@ -149,11 +149,12 @@ def test_a_later_outcome_is_compared_at_its_own_distance() -> None:
 
 
 def test_transitions_across_the_end_of_an_episode_do_not_count() -> None:
-    """Real outcomes after the ends are impossible ones: counted, they would be as surprising as teleports."""
+    """After the ends comes what would spoil every comparison: real outcomes that surprise, late ones that do not."""
     latent, action, known = steps()
-    latent[:30, 3:], known[:30, 2:] = -1e5, 0
+    latent[:30, 4:] = latent[:30, 1:4].clone()
+    known[:30, 3:] = 0
     found = violations(Steps(spaces.Discrete(5)), latent, action, known, draws())  # type: ignore[arg-type]
-    assert (found.shifted, found.other_action) == (1, 1) and found.teleported == 1
+    assert (found.teleported, found.shifted, found.other_action) == (1, 1, 1)
 
 
 def test_without_known_transitions_nothing_is_said() -> None:
@@ -216,14 +217,14 @@ def test_recordings_of_rooms_that_change_know_wall_and_door() -> None:
 
 
 def test_vectors_are_their_own_facts_and_episodes_are_counted(seeker: Agent) -> None:
-    recording = record_held_out(seeker, 64 * 30, 5)
+    recording = record_held_out(seeker, 32 * 30, 5)
     observed = recording.observations()[:, 0]
     assert recording.names == ("observation 0", "observation 1")
     torch.testing.assert_close(torch.from_numpy(recording.facts).flatten(0, 1), observed)
     ended = (recording.memory.data["terminated"] | recording.memory.data["truncated"])[:, :30].astype(bool)
-    episodes = recording.episodes().reshape(64, 30).numpy()
+    episodes = recording.episodes().reshape(32, 30).numpy()
     assert (np.diff(episodes, axis=1) == ended[:, :-1]).all()  # a new number after each end
-    assert len(np.unique(episodes[:, 0])) == 64 and (np.diff(episodes.reshape(-1)) >= 0).all()  # and for each stream
+    assert len(np.unique(episodes[:, 0])) == 32 and (np.diff(episodes.reshape(-1)) >= 0).all()  # and for each stream
 
 
 def test_recordings_are_repeatable_and_held_out_starts_depend_on_the_seed(seeker: Agent) -> None:
@@ -240,15 +241,22 @@ def test_the_facts_of_a_step_are_those_of_its_observation() -> None:
     assert (expected[0] != expected[-1]).all()
 
 
+def test_episodes_of_goal_tasks_run_on_past_the_goal(walker: Agent, seeker: Agent) -> None:
+    assert held_out_env(walker, 1, 7).unwrapped.terminate_on_success is False  # type: ignore[attr-defined]
+    assert held_out_env(seeker, 1, 7).num_envs == 1
+    with pytest.raises(ValueError, match="trained on"):
+        held_out_env(Agent(replace(settings(), env=EnvConfig("CartPole-v1")), SEEK), 1, 7)
+
+
 # ---- the whole check-up
 
 
 def test_the_check_up_of_an_untrained_agent_in_a_world_of_vectors(seeker: Agent) -> None:
-    recording = record_held_out(seeker, 64 * 20, 5)
+    recording = record_held_out(seeker, 32 * 20, 5)
     told: list[tuple[int, int]] = []
     health = examine(seeker, recording, 5, lambda done, wanted: told.append((done, wanted)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert health.decisions == 64 * 20 and health.episodes == len(np.unique(recording.episodes()))
+    assert health.decisions == 32 * 20 and health.episodes == len(np.unique(recording.episodes()))
     assert health.probe is not None and len(health.probe.scores) == 2
     assert health.probe_score == pytest.approx(sum(health.probe.scores) / 2)
     assert health.vitals.inverse is None  # no head was trained
@@ -282,26 +290,36 @@ def test_the_first_plan_is_carried_out_to_its_end(walker: Agent, monkeypatch: py
 
 
 def test_imagined_courses_start_where_the_real_ones_do_and_are_the_models(walker: Agent) -> None:
-    recording = record_held_out(walker, 64 * 4, 5)
+    recording = record_held_out(walker, 32 * 4, 5)
     health = examine(walker, recording, 5)
+    walker.generator.manual_seed(1)
     found = imagine_held_out(walker, health, recording, 3, 5)
     assert found.imagined.shape == found.real.shape == (3, 5, 2) and found.known.all()
     np.testing.assert_allclose(found.imagined[:, 0], found.real[:, 0])
     assert np.abs(found.imagined[:, -1] - found.real[:, -1]).max() > 1e-3  # an untrained model is wrong
     assert found.shown == ("x", "y") and found.room is not None and found.true is not None
     assert found.room.side == 224 and len(found.room.pictures) == 3
-    env = held_out_env(walker, 3, 5)
-    start = env.reset(seed=5)[1]["position"]
-    np.testing.assert_allclose(found.true[:, 0], start, rtol=1e-6)
+    env = held_out_env(walker, 3, 5, "rgb_array")
+    seen, infos = env.reset(seed=5)
+    np.testing.assert_allclose(found.true[:, 0], infos["position"], rtol=1e-6)
+    np.testing.assert_array_equal(found.room.pictures, env.render())
+    walker.generator.manual_seed(1)
+    everywhere = np.ones(3, np.bool_)
+    course = walker.begin(3, "mode-2").act(seen, everywhere, everywhere).course
+    assert course is not None and health.probe is not None
+    with torch.no_grad():
+        start = walker.modules.perception.encode(torch.from_numpy(seen["observation"][:, None]))
+        expected = walker.modules.world_model.rollout(start, torch.from_numpy(course[:, None])).latent[:, 0]
+    np.testing.assert_allclose(found.imagined, health.probe(expected)[..., :2], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(found.errors, np.linalg.norm(found.imagined - found.true, axis=-1))
 
 
 def test_imagination_is_not_compared_beyond_the_end_of_an_episode() -> None:
     config = settings(thinking=Thinking(horizon=15, candidates=8, iterations=1))
     agent = wake(Agent(config, SEEK))
-    recording = record_held_out(agent, 64 * 12, 5)
+    recording = record_held_out(agent, 32 * 12, 5)
     found = imagine_held_out(agent, examine(agent, recording, 5), recording, 4, 5)
-    assert found.room is None and found.true is None and found.cloud.shape == (64 * 12, 2)
+    assert found.room is None and found.true is None and found.cloud.shape == (32 * 12, 2)
     steps = found.known.sum(1) - 1
     assert (steps <= 11).all()  # Seek ends after 12 steps: the 12th outcome is of the next episode
     assert np.isnan(found.errors[0, steps[0] + 1 :]).all() and np.isfinite(found.errors[0, : steps[0] + 1]).all()
@@ -323,7 +341,7 @@ def test_the_plane_is_that_of_the_principal_components() -> None:
 
 
 def check_up(agent: Agent) -> tuple[Health, Any]:
-    recording = record_held_out(agent, 64 * 4, 5)
+    recording = record_held_out(agent, 32 * 4, 5)
     health = examine(agent, recording, 5)
     return health, imagine_held_out(agent, health, recording, 4, 5)
 
@@ -334,7 +352,7 @@ def test_a_report_is_three_files_that_can_be_read(name: str, request: pytest.Fix
     paths = write_health(health, imagination, "World", tmp_path / "new", {"seed": 5})
     assert [path.name for path in paths] == ["health.json", "health.png", "imagination.png"]
     document = json.loads(paths[0].read_text())
-    assert document["metadata"] == {"seed": 5} and document["decisions"] == 256
+    assert document["metadata"] == {"seed": 5} and document["decisions"] == 128
     assert document["latents"]["effective_rank"] == health.vitals.spread.rank
     assert document["prediction_error"]["model"] == pytest.approx(health.vitals.errors.model, nan_ok=True)
     assert document["violation_auroc"]["teleported"] == health.violations.teleported
