@@ -150,16 +150,15 @@ def main() -> None:
     arguments = parser.parse_args()
     budget = Budget(arguments.horizon, arguments.candidates, arguments.iterations)
     print(f"{budget.candidates} x {budget.iterations} x {budget.horizon}, {torch.get_num_threads()} thread(s)")
-    print(
-        f"{'planner':17}{'space':14}{'batch':>6}{'calls':>8}{'ms':>9}{'bare ms':>9}{'ratio':>8}{'lowest':>8}{'highest':>8}"
-    )
+    heads = "".join(f"{head:>9}" for head in ("batch", "calls", "ms", "bare ms", "ratio", "lowest", "highest"))
+    print(f"{'planner':17}{'space':10}{heads}")
     for name in PLANNERS if "all" in arguments.planners else arguments.planners:
         space = BOX if name in ("cem", "icem", "mppi", "gradient", "random_shooting") else DISCRETE
         check_space(name, space)
         for batch in arguments.batch:
             ms, alone, ratios, calls = compare(PLANNERS[name](), space, budget, batch, arguments.pairs)
-            numbers = f"{batch:6}{calls:8}{ms:9.1f}{alone:9.1f}{statistics.median(ratios):8.3f}"
-            print(f"{name:17}{type(space).__name__:14}{numbers}{min(ratios):8.3f}{max(ratios):8.3f}", flush=True)
+            middle = f"{batch:9}{calls:9}{ms:9.1f}{alone:9.1f}{statistics.median(ratios):9.3f}"
+            print(f"{name:17}{type(space).__name__:10}{middle}{min(ratios):9.3f}{max(ratios):9.3f}", flush=True)
 
 
 if __name__ == "__main__":

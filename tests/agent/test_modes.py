@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
-from forethought.agent.modes import Energy, think
+from forethought.agent.modes import Energy, propose, think
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import State
-from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
+from forethought.planners import PLANNERS, Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -277,9 +277,9 @@ def test_each_environment_plans_from_its_own_state() -> None:
     assert (together.std(1) > 1e-3).all()
 
 
-def goal_agent() -> tuple[Agent, Spaces]:
+def goal_agent(thinking: Thinking = THINKING) -> tuple[Agent, Spaces]:
     seen = Spaces((2,), False, True, spaces.Box(-1.0, 1.0, (2,), np.float32))
-    config = settings(thinking=THINKING)
+    config = settings(thinking=thinking)
     config = replace(
         config, task=replace(config.task, goals=True), world_model=replace(config.world_model, events=False)
     )
@@ -347,6 +347,37 @@ def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(goals: bool)
             prior = energy.prior(nodes)
             assert prior.shape == (ENVS, 1, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 1))
             assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0]), energy.configuration).mode())
+
+
+@pytest.mark.parametrize("proposals", [0, 2])
+@pytest.mark.parametrize("name", PLANNERS)
+def test_every_planner_thinks_with_the_agents_energy(name: str, proposals: int) -> None:
+    """It finds less energy than the actor's own courses have, and pays for every call that it reports."""
+    thinking = replace(THINKING, planner=name, proposals=proposals, hold=2)
+    goals = name in {"cem", "icem", "mppi", "gradient"}
+    agent = goal_agent(thinking)[0] if goals else make_agent(thinking)
+    spy = spied(agent)
+    x = {"observation": observations(), "desired_goal": observations(1)} if goals else observations()
+    decision = agent.begin(ENVS, "mode-2").act(x, ALL, ALL)
+    (plan,), m = spy.answered, agent.modules
+    asked = agent.modules.world_model.calls
+    assert decision.calls == asked == ENVS * (plan.calls + 4 * proposals)
+    assert 0 < plan.calls <= 4 * 8 * 3 and (plan.calls > 70 or name == "beam")
+    assert all(p.grad is None for network in agent.networks().values() for p in network.parameters())
+    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
+    configuration = m.configurator("mode-2", goal if goals else None)
+    with torch.no_grad():
+        energy = Energy(m, s, configuration)
+        assert torch.allclose(energy(plan.actions.unsqueeze(1))[:, 0], plan.energy, atol=1e-5)
+        own = energy(propose(m, s, replace(configuration, proposals=64), torch.Generator().manual_seed(1)))
+    assert (plan.energy < own.mean(1)).all()
+
+
+def test_a_decision_ends_with_its_time() -> None:
+    agent = make_agent(replace(THINKING, iterations=50, milliseconds=1e-6, proposals=0))
+    assert agent.begin(ENVS, "mode-2").act(observations(), ALL, ALL).calls == ENVS * 4 * 8
+    agent = make_agent(replace(THINKING, milliseconds=60_000.0))
+    assert agent.begin(ENVS, "mode-2").act(observations(), ALL, ALL).calls == ENVS * COST
 
 
 def test_the_actors_proposals_take_part_in_the_search() -> None:

@@ -20,8 +20,22 @@ from forethought.planners.actions import bounds
 from gymnasium import spaces
 from torch import Tensor
 
-from .problems import DISCRETE, MULTI, PAIRS, SAMPLING, SKEWED, SPACES, Chain, Distance, Watched, contained
-from .problems import generator, run, sizes, targets
+from .problems import (
+    DISCRETE,
+    MULTI,
+    PAIRS,
+    SAMPLING,
+    SKEWED,
+    SPACES,
+    Chain,
+    Distance,
+    Watched,
+    contained,
+    generator,
+    run,
+    sizes,
+    targets,
+)
 
 IMPROVING = [pair for pair in PAIRS if pair[0] != "random_shooting"]
 BOXES = [pair for pair in PAIRS if isinstance(SPACES[pair[1]], spaces.Box)]
