@@ -28,11 +28,12 @@ def test_no_parameter_of_the_model_gets_a_gradient() -> None:
     assert not plans[1].energy.requires_grad and not plans[1].actions.requires_grad
 
 
-def test_every_iteration_is_a_step_of_adam() -> None:
-    """The same path as torch's optimiser takes over actions in half ranges."""
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_every_iteration_is_a_step_of_adam(scale: float) -> None:
+    """The same path as torch's optimiser takes over actions in half ranges, down to its ε."""
     box = spaces.Box(-3, 5, (1,))
     start = torch.tensor([[[[-2.0], [4.0]], [[0.0], [1.0]]]])
-    asked = Watched(lambda actions: ((actions - 0.7) ** 2).flatten(2).sum(-1) + actions.flatten(2).sum(-1).sin())
+    asked = Watched(lambda a: scale * (((a - 0.7) ** 2).flatten(2).sum(-1) + a.flatten(2).sum(-1).sin()))
     proposal = Proposal(actions=start)
     run(GradientDescent(learning_rate=0.2), asked, box, Budget(2, 3, 12), proposal=proposal)
     scaled = (start.clone() / 4).requires_grad_()

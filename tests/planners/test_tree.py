@@ -32,6 +32,11 @@ class Node:
         self.visits, self.totals = [0] * 3, [0.0] * 3
         self.children: list[Node | None] = [None] * 3
 
+    def favourite(self) -> int:
+        """The action most visited; of equals, the one of lower energy."""
+        tried = [action for action in range(3) if self.visits[action]]
+        return max(tried, key=lambda action: (self.visits[action], -self.totals[action] / self.visits[action]))
+
 
 def plainly(problem: Chain, index: int, simulations: int, c1: float, c2: float, exploration: float) -> Node:
     """The same search for one environment, with objects and loops (Schrittwieser et al. 2020, appendix B)."""
@@ -74,6 +79,7 @@ def plainly(problem: Chain, index: int, simulations: int, c1: float, c2: float, 
 @pytest.mark.parametrize(("c1", "c2", "exploration"), [(1.25, 19652.0, 0.05), (0.4, 3.0, 0.5)])
 def test_it_equals_a_tree_search_written_plainly(c1: float, c2: float, exploration: float) -> None:
     problem = Chain(5, batch=6, states=9, horizon=4)
+    problem.values = 8 * problem.values - 2  # so that the extremes are at the leaves
     plan = run(TreeSearch(c1=c1, c2=c2, exploration=exploration), problem, THREE, Budget(4, 31, 1), batch=6)
     for index in range(6):
         root = plainly(problem, index, 120, c1, c2, exploration)
@@ -85,7 +91,7 @@ def test_it_equals_a_tree_search_written_plainly(c1: float, c2: float, explorati
                 break
             expected = torch.tensor(node.visits) / sum(node.visits)
             assert torch.allclose(probabilities, expected, atol=1e-5)
-            node = node.children[max(range(3), key=lambda a, n=node: n.visits[a])]  # type: ignore[misc]
+            node = node.children[node.favourite()]
 
 
 @pytest.mark.parametrize("hold", [1, 3])
