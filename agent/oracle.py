@@ -14,7 +14,7 @@ from ..envs.procgen_state import ProcgenState
 from ..modules.configurator import Task
 from ..modules.cost import IntrinsicCost, interoception, plan_energy
 from ..modules.types import drive_weights
-from ..planners import Budget, CategoricalCEM, Planner, Proposal
+from ..planners import BeamSearch, Budget, CategoricalCEM, Planner, Proposal, TreeSearch
 from .agent import Decision
 from .interaction import Observation, VectorEnv
 
@@ -31,6 +31,8 @@ class OracleBehaviour:
         task: Weights, discount and how hard to think.
         action_repeat: Frames for which each action is held.
         seed: Draws candidates.
+        planner: The agent's. In place of one that follows its objective step by step, which a simulator that plays
+            whole courses cannot answer, the categorical CEM plans.
 
     Raises:
         ValueError: The environment cannot be saved and restored.
@@ -55,7 +57,7 @@ class OracleBehaviour:
         self.env, self.copies, self.task, self.repeat = base, copies, task, action_repeat
         thinking = task.thinking
         self.budget = Budget(thinking.horizon, thinking.candidates, thinking.iterations, thinking.hold)
-        self.planner = planner or CategoricalCEM()
+        self.planner = CategoricalCEM() if planner is None or isinstance(planner, BeamSearch | TreeSearch) else planner
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = IntrinsicCost()
         self.u = drive_weights(pleasure=task.pleasure, ending=task.ending, effort=task.effort)

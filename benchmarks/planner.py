@@ -8,9 +8,10 @@ costs beside it is drawing, checking, reading energies, choosing elites and fitt
 one process, first the one and then the other, so that a busy machine slows both; times are processor time, which
 other jobs disturb less. The ratio is the median over the pairs of turns: 1.05 is an overhead of 5 %.
 
-Gradients also go backwards, which the bare roll-out does not: their ratio is no overhead of the planner. Beam and tree
-search call the network on other shapes, so theirs is of calls in the planner's own shapes: for each call of the
-objective's step that the planner made, a bare call on as many nodes.
+Gradients also go backwards, which the bare roll-out does not: their ratio is no overhead of the planner. iCEM asks for
+fewer candidates from iteration to iteration, and beam and tree search predict single steps of as many nodes as they
+please: bare is then what they asked for. A tree grows by one node at a time, so that its statistics cost more than a
+network as small as this one.
 
     OMP_NUM_THREADS=1 python benchmarks/planner.py --batch 1 8
     OMP_NUM_THREADS=1 python benchmarks/planner.py --planners all --iterations 3 --pairs 5
@@ -42,7 +43,8 @@ class Reference:
 
     batch: int
     space: ActionSpace
-    shapes: list[int] = field(default_factory=list)
+    courses: list[int] = field(default_factory=list)
+    nodes: list[int] = field(default_factory=list)
     discount: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,13 +72,14 @@ class Reference:
         return latent
 
     def __call__(self, actions: Tensor) -> Tensor:
+        self.courses.append(actions.shape[1])
         return self.rollout(actions).square().mean(-1)
 
     def root(self) -> Nodes:
         return (self.start[:, None],)
 
     def step(self, nodes: Nodes, actions: Tensor) -> tuple[Nodes, Tensor, Tensor]:
-        self.shapes.append(actions.shape[1])
+        self.nodes.append(actions.shape[1])
         zero = torch.zeros(actions.shape)
         return (self.predict(nodes[0], self.encode(actions)),), zero, zero + 1
 
@@ -87,27 +90,26 @@ class Reference:
         return torch.full((*nodes[0].shape[:2], self.width), 1 / self.width)
 
 
-def bare(objective: Reference, budget: Budget, shapes: list[int]) -> Callable[[], None]:
-    """The roll-outs of a budget, or single predictions for ``shapes`` nodes each, on actions drawn here."""
+def bare(objective: Reference, horizon: int) -> Callable[[], None]:
+    """The roll-outs and single predictions that the objective was asked for, on actions that are drawn here."""
     generator = torch.Generator().manual_seed(0)
+    courses, nodes = objective.courses.copy(), objective.nodes.copy()
 
     def draw(*shape: int) -> Tensor:
         if objective.space is BOX:
             return torch.rand(objective.batch, *shape, objective.width, generator=generator) * 2 - 1
         return torch.randint(objective.width, (objective.batch, *shape), generator=generator)
 
-    whole = draw(budget.candidates, budget.horizon)
-    steps = [(objective.start[:, None].repeat(1, n, 1), objective.encode(draw(n))) for n in dict.fromkeys(shapes)]
-    ready = {encoded.shape[1]: (latent, encoded) for latent, encoded in steps}
+    whole = {count: draw(count, horizon) for count in set(courses)}
+    single = {count: (objective.start[:, None].repeat(1, count, 1), draw(count)) for count in set(nodes)}
 
     @torch.no_grad()
     def run() -> None:
-        if shapes:
-            for nodes in shapes:
-                objective.predict(*ready[nodes])
-        else:
-            for _ in range(budget.iterations):
-                objective.rollout(whole)
+        for count in courses:
+            objective.rollout(whole[count])
+        for count in nodes:
+            latent, actions = single[count]
+            objective.predict(latent, objective.encode(actions))
 
     return run
 
@@ -129,7 +131,7 @@ def compare(
         return planner.plan(objective, space, Proposal(), budget, batch, generator).calls
 
     calls = plan()
-    alone = bare(objective, budget, objective.shapes.copy())
+    alone = bare(objective, budget.horizon)
     turns: list[tuple[Callable[[], object], list[float]]] = [(plan, []), (alone, [])]
     for pair in range(pairs + 1):
         for run, times in turns if pair % 2 else reversed(turns):
@@ -150,17 +152,15 @@ def main() -> None:
     arguments = parser.parse_args()
     budget = Budget(arguments.horizon, arguments.candidates, arguments.iterations)
     print(f"{budget.candidates} x {budget.iterations} x {budget.horizon}, {torch.get_num_threads()} thread(s)")
-    print(
-        f"{'planner':17}{'space':14}{'batch':>6}{'calls':>8}{'ms':>9}{'bare ms':>9}"
-        f"{'ratio':>8}{'lowest':>8}{'highest':>8}"
-    )
+    heads = "".join(f"{head:>9}" for head in ("batch", "calls", "ms", "bare ms", "ratio", "lowest", "highest"))
+    print(f"{'planner':17}{'space':10}{heads}")
     for name in PLANNERS if "all" in arguments.planners else arguments.planners:
         space = BOX if name in ("cem", "icem", "mppi", "gradient", "random_shooting") else DISCRETE
         check_space(name, space)
         for batch in arguments.batch:
             ms, alone, ratios, calls = compare(PLANNERS[name](), space, budget, batch, arguments.pairs)
-            numbers = f"{batch:6}{calls:8}{ms:9.1f}{alone:9.1f}{statistics.median(ratios):8.3f}"
-            print(f"{name:17}{type(space).__name__:14}{numbers}{min(ratios):8.3f}{max(ratios):8.3f}", flush=True)
+            middle = f"{batch:9}{calls:9}{ms:9.1f}{alone:9.1f}{statistics.median(ratios):9.3f}"
+            print(f"{name:17}{type(space).__name__:10}{middle}{min(ratios):9.3f}{max(ratios):9.3f}", flush=True)
 
 
 if __name__ == "__main__":

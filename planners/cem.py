@@ -67,8 +67,8 @@ def refine(
     current = search.first_gaussian(initial_std, minimum_std)
     minimum = minimum_std * search.half
     for iteration in search.rounds():
-        means = 1 if try_mean and iteration > 0 and candidates > 1 else 0
-        elites = search.evaluate(draw_gaussian(current, search.limits, candidates, search.generator, means))
+        mean = try_mean and iteration > 0 and candidates > 1
+        elites = search.evaluate(draw_gaussian(current, search.limits, candidates, search.generator, mean))
         current = search.follow(current, elites, momentum, minimum)
         if search.agree(elites, agreement):
             break

@@ -157,14 +157,13 @@ def checked_energies(energies: Tensor, expected: tuple[int, int], what: str = "c
     least = energies.amin(1)  # finite where none is NaN or -inf and not all are +inf
     if bool(least.isfinite().all()):
         return energies, bool(energies.isfinite().all())  # a sum of finite numbers may be infinite, too
-    if bool((least == math.inf).any()):
-        raise FloatingPointError(
-            f"all {expected[1]} {what}s are forbidden (energy +inf) in {int((least == math.inf).sum())} of "
-            f"{expected[0]} environments, expected at least one that is not: raise the budget's candidates or loosen "
-            "the hard constraints"
-        )
     invalid = int((~(energies > -math.inf)).sum())
+    if invalid:
+        raise FloatingPointError(
+            f"{invalid} of {energies.numel()} energies are not finite (NaN or -inf), expected numbers, or +inf for "
+            f"forbidden {what}s: the world model or a cost head diverged; check its outputs and weights"
+        )
     raise FloatingPointError(
-        f"{invalid} of {energies.numel()} energies are not finite (NaN or -inf), expected numbers, or +inf for "
-        f"forbidden {what}s: the world model or a cost head diverged; check its outputs and weights"
+        f"all {expected[1]} {what}s are forbidden (energy +inf) in {int((least == math.inf).sum())} of {expected[0]} "
+        "environments, expected at least one that is not: raise the budget's candidates or loosen the hard constraints"
     )

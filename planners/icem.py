@@ -81,8 +81,9 @@ class ICEM:
         for iteration in search.rounds():
             population = self.population(budget.candidates, search.count, iteration)
             noise = coloured_noise((batch, population, *mean.shape[1:]), scale, generator)
-            means = 1 if self.try_mean and iteration == budget.iterations - 1 and population > 1 else 0
-            elites = search.evaluate(place(noise, current, search.limits, means), kept)
+            last = iteration == budget.iterations - 1
+            free = place(noise, current, search.limits, self.try_mean and last and population > 1)
+            elites = search.evaluate(free, kept)
             current = search.follow(current, elites, self.momentum, minimum)
             if search.agree(elites, self.agreement):
                 break

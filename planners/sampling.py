@@ -48,18 +48,18 @@ def hold_gaussian(gaussian: Gaussian, hold: int) -> Gaussian:
 
 
 def draw_gaussian(
-    gaussian: Gaussian, limits: Limits, candidates: int, generator: torch.Generator, means: int = 0
+    gaussian: Gaussian, limits: Limits, candidates: int, generator: torch.Generator, mean: bool = False
 ) -> Tensor:
-    """Draw ``[B, S, F, A]`` from normal distributions ``[B, F, A]``, the last ``means`` of them their mean."""
+    """Draw ``[B, S, F, A]`` from normal distributions ``[B, F, A]``; with ``mean``, the last is their mean."""
     batch, free, width = gaussian.mean.shape
     noise = torch.randn(batch, candidates, free, width, generator=generator, device=generator.device)
-    return place(noise, gaussian, limits, means)
+    return place(noise, gaussian, limits, mean)
 
 
-def place(noise: Tensor, gaussian: Gaussian, limits: Limits, means: int) -> Tensor:
-    """Turn unit noise ``[B, S, F, A]`` into draws, the last ``means`` of them the mean, clipped into the Box."""
-    if means:
-        noise[:, -means:] = 0
+def place(noise: Tensor, gaussian: Gaussian, limits: Limits, mean: bool) -> Tensor:
+    """Turn unit noise ``[B, S, F, A]`` into draws, with ``mean`` the last one the mean, clipped into the Box."""
+    if mean:
+        noise[:, -1].zero_()
     return torch.addcmul(gaussian.mean.unsqueeze(1), noise, gaussian.std.unsqueeze(1)).clamp_(*limits)
 
 

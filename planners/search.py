@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from gymnasium import spaces
@@ -35,8 +36,7 @@ def equal_weights(energies: Tensor) -> Tensor:
     return allowed / allowed.sum(1, keepdim=True)
 
 
-@dataclass(frozen=True)
-class Elites:
+class Elites(NamedTuple):
     """Candidates of least energy, best first.
 
     Attributes:
@@ -183,7 +183,7 @@ class Search:
             candidates = torch.cat((kept.actions, candidates), 1)
             energies = torch.cat((kept.energies, energies), 1)
         best, places = energies.topk(min(self.count, energies.shape[1]), dim=1, largest=False)
-        places = places[:, :, None, None].expand(-1, -1, *candidates.shape[2:])
+        places = places.view(*places.shape, 1, 1).expand(-1, -1, *candidates.shape[2:])
         even = self.finite and self.weigh is None and best.shape[1] == self.count
         weights = self.even if even else (self.weigh or equal_weights)(best)
         self.last = Elites(candidates.gather(1, places), best, weights, even)
@@ -226,9 +226,9 @@ class Search:
         Its standard deviation is at least ``minimum [A]``.
         """
         fitted = self.fit(elites)
-        return Gaussian(
-            fitted.mean.lerp_(current.mean, momentum), fitted.std.lerp_(current.std, momentum).clamp_(minimum)
-        )
+        fitted.mean.lerp_(current.mean, momentum)
+        fitted.std.lerp_(current.std, momentum).clamp_(minimum)
+        return fitted
 
     def agree(self, elites: Elites, agreement: float) -> bool:
         """Whether the elites of every environment differ by less than ``agreement``; never for 0.

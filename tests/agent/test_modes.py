@@ -15,7 +15,7 @@ from forethought.agent.run import check_settings
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import State, Trajectory
 from forethought.modules.world_model import PredictorName
-from forethought.planners import Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
+from forethought.planners import PLANNERS, Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
@@ -283,9 +283,9 @@ def test_each_environment_plans_from_its_own_state() -> None:
     assert (together.std(1) > 1e-3).all()
 
 
-def goal_agent() -> tuple[Agent, Spaces]:
+def goal_agent(thinking: Thinking = THINKING) -> tuple[Agent, Spaces]:
     seen = Spaces((2,), False, True, spaces.Box(-1.0, 1.0, (2,), np.float32))
-    config = settings(thinking=THINKING)
+    config = settings(thinking=thinking)
     config = replace(
         config, task=replace(config.task, goals=True), world_model=replace(config.world_model, events=False)
     )
@@ -458,6 +458,37 @@ def test_the_actor_proposes_along_what_the_world_model_foresees(predictor: Predi
         imagined = m.world_model.rollout(energy.s, actions).latent
     assert actions.shape == (ENVS, 5, 4)
     assert torch.allclose(torch.stack(seen, 2), imagined[:, :, :-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("proposals", [0, 2])
+@pytest.mark.parametrize("name", PLANNERS)
+def test_every_planner_thinks_with_the_agents_energy(name: str, proposals: int) -> None:
+    """It finds less energy than the actor's own courses have, and pays for every call that it reports."""
+    thinking = replace(THINKING, planner=name, proposals=proposals, hold=2)
+    goals = name in {"cem", "icem", "mppi", "gradient"}
+    agent = goal_agent(thinking)[0] if goals else make_agent(thinking)
+    spy = spied(agent)
+    x = {"observation": observations(), "desired_goal": observations(1)} if goals else observations()
+    decision = agent.begin(ENVS, "mode-2").act(x, ALL, ALL)
+    (plan,), m = spy.answered, agent.modules
+    asked = agent.modules.world_model.calls
+    assert decision.calls == asked == ENVS * (plan.calls + 4 * proposals)
+    assert 0 < plan.calls <= 4 * 8 * 3 and (plan.calls > 70 or name == "beam")
+    assert all(p.grad is None for network in agent.networks().values() for p in network.parameters())
+    s, goal = (m.perception.encode(torch.from_numpy(observations(i))[:, None]) for i in (0, 1))
+    configuration = m.configurator("mode-2", goal if goals else None)
+    with torch.no_grad():
+        energy = Energy(m, s, configuration)
+        assert torch.allclose(energy(plan.actions.unsqueeze(1))[:, 0], plan.energy, atol=1e-5)
+        own = energy(propose(m, s, replace(configuration, proposals=64), torch.Generator().manual_seed(1)))
+    assert (plan.energy < own.mean(1)).all()
+
+
+def test_a_decision_ends_with_its_time() -> None:
+    agent = make_agent(replace(THINKING, iterations=50, milliseconds=1e-6, proposals=0))
+    assert agent.begin(ENVS, "mode-2").act(observations(), ALL, ALL).calls == ENVS * 4 * 8
+    agent = make_agent(replace(THINKING, milliseconds=60_000.0))
+    assert agent.begin(ENVS, "mode-2").act(observations(), ALL, ALL).calls == ENVS * COST
 
 
 def test_the_actors_proposals_take_part_in_the_search() -> None:

@@ -13,7 +13,7 @@ from forethought.agent.oracle import OracleBehaviour, _play
 from forethought.envs.make import make_env
 from forethought.envs.procgen_state import ProcgenState
 from forethought.modules.configurator import Task, Thinking
-from forethought.planners import Budget, CategoricalCEM, Plan, Proposal
+from forethought.planners import BeamSearch, Budget, CategoricalCEM, Plan, Proposal, RandomShooting, TreeSearch
 from numpy.typing import NDArray
 
 CANDIDATES, HORIZON = 6, 4
@@ -101,6 +101,17 @@ def test_environments_that_rest_cost_nothing() -> None:
     decision = oracle.act(x, np.ones(3, np.bool_), np.array([False, True, False]))
     assert decision.calls == HORIZON * CANDIDATES * 2
     assert decision.action[[0, 2]].tolist() == [env.unwrapped.noop] * 2
+    env.close()
+    copies.close()
+
+
+@pytest.mark.parametrize("planner", [RandomShooting(), BeamSearch(), TreeSearch()])
+def test_planners_that_go_step_by_step_are_replaced(planner: Any) -> None:
+    env, copies = world(1), world(CANDIDATES)
+    oracle = OracleBehaviour(env, copies, TASK, 1, seed=0, planner=planner)
+    assert oracle.planner == (planner if isinstance(planner, RandomShooting) else CategoricalCEM())
+    x, _ = env.reset(seed=4)
+    assert oracle.act(x, np.ones(1, np.bool_), np.ones(1, np.bool_)).calls == HORIZON * CANDIDATES * 2
     env.close()
     copies.close()
 

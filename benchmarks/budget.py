@@ -1,0 +1,87 @@
+"""Success of Mode-2 against what a decision may cost, for every planner that fits: one trained agent, the same pairs.
+
+The plan's shape (horizon, hold, how much of a plan is carried out) stays the agent's; the number of candidates follows
+from the budget, in three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor offers
+nothing, so that the search is on its own.
+
+    python benchmarks/budget.py runs/TwoRoom/seed0 --protocol two_room-cross-room-100 --pairs 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from forethought.agent.agent import Agent
+from forethought.agent.checkpoint import load_agent
+from forethought.agent.modes import Modules
+from forethought.agent.protocols import evaluate_protocol, find_protocol
+from forethought.agent.statistics import wilson
+from forethought.modules.configurator import Configurator
+from forethought.planners import make_planner
+
+ITERATIONS = {"random_shooting": 1, "gradient": 10}
+
+
+def rethink(agent: Agent, planner: str, calls: int, proposals: int) -> int:
+    """Give the agent this planner and about so many predictor calls per decision; returns the candidates."""
+    thinking = agent.config.task.thinking
+    iterations = ITERATIONS.get(planner, 3)
+    plan_calls = calls * thinking.commit - proposals * thinking.horizon
+    candidates = max(plan_calls // (thinking.horizon * iterations), 2)
+    thinking = replace(
+        thinking,
+        planner=planner,
+        candidates=candidates,
+        iterations=iterations,
+        proposals=min(proposals, candidates - 1),
+    )
+    task = replace(agent.config.task, thinking=thinking)
+    agent.config = replace(agent.config, task=task)
+    agent.planner = make_planner(planner, agent.spaces.action)
+    modules: Modules = replace(agent.modules, configurator=Configurator(task))
+    agent.modules = modules
+    return candidates
+
+
+def main() -> None:
+    """Measure and print a table, and write it beside the run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder of an agent of TwoRoom or DotWall")
+    parser.add_argument("--protocol", help="which protocol (default: the world's usual one)")
+    parser.add_argument("--pairs", type=int, default=200, help="held-out pairs of start and goal")
+    parser.add_argument("--seed", type=int, default=0, help="draws the pairs")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[64, 256, 1024, 4096], help="calls per decision")
+    parser.add_argument("--planners", nargs="+", default=["random_shooting", "cem", "icem", "mppi", "gradient"])
+    parser.add_argument("--proposals", type=int, default=0, help="candidates that are the actor's own")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--out", type=Path, help="CSV file (default: RUN/budget.csv)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    agent = load_agent(arguments.run)
+    protocol = find_protocol(arguments.protocol, agent.config.env.id)
+    if protocol is None:
+        parser.error(f"{agent.config.env.id} has no protocols; give a run of TwoRoom or DotWall")
+    rows = []
+    print(f"{protocol.name}, {arguments.pairs} pairs")
+    print(f"{'planner':17}{'budget':>8}{'calls':>8}{'ms':>8}{'success %':>11}   95 %")
+    for planner in arguments.planners:
+        for budget in arguments.budgets:
+            candidates = rethink(agent, planner, budget, arguments.proposals)
+            (result,) = evaluate_protocol(agent, protocol, ("mode-2",), arguments.pairs, arguments.seed)
+            interval = wilson(int(result.successes.sum()), arguments.pairs)
+            low, mean, high = (100 * value for value in (interval.low, interval.mean, interval.high))
+            rows.append([planner, budget, candidates, round(result.calls), result.milliseconds, mean, low, high])
+            line = f"{planner:17}{budget:8}{result.calls:8.0f}{result.milliseconds:8.2f}{mean:11.1f}"
+            print(f"{line}   {low:.1f} … {high:.1f}", flush=True)
+    with (arguments.out or arguments.run / "budget.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["planner", "budget", "candidates", "calls", "milliseconds", "success", "low", "high"])
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
