@@ -162,6 +162,9 @@ class BehaviourLoss:
     """Windows per update."""
     steps: int = 8
     """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
+    goals: Literal["any", "episode"] = "any"
+    """Goal tasks, what is learned to be reached. any: every remembered state from every other; episode: what an episode
+    was asked to reach, or was seen in it (for worlds that change between episodes)."""
     courses: int = 24
     """Goal tasks: courses of action of those short plans."""
     learning_rate: float = 1e-3

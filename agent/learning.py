@@ -192,11 +192,21 @@ class Learner:
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(energy.mean())}
 
     def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, State]:
-        """States and goals ``[count, D]`` (``[B·T, D]`` by default) drawn from all remembered states of the window."""
-        count = window.action.shape[0] * window.action.shape[1] if count is None else count
-        latent = perceive(self.agent.modules.perception, window).flatten(0, 1)
-        index = torch.randint(len(latent), (2, count), generator=self.generator, device=latent.device)
-        return State(latent[index[0]]), State(latent[index[1]])
+        """States and goals ``[count, D]`` from the window: any two of its states, or states with their episode's goal.
+
+        As many as the window has transitions by default.
+        """
+        perception, steps = self.agent.modules.perception, window.action.shape[1]
+        latent = perceive(perception, window)
+        count = len(latent) * steps if count is None else count
+        if window.goal is None:
+            states = latent.flatten(0, 1)
+            index = torch.randint(len(states), (2, count), generator=self.generator, device=states.device)
+            return State(states[index[0]]), State(states[index[1]])
+        goal = window.goal if window.latent is not None else perception(window.goal)
+        row, step = window.valid.nonzero(as_tuple=True)  # states of the first episode
+        index = torch.randint(len(row), (count,), generator=self.generator, device=row.device)
+        return State(latent[row[index], step[index]]), State(goal[row[index]])
 
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..modules.actor import ActorConfig
 from ..modules.configurator import Task, Thinking
 from ..modules.critic import CriticConfig
@@ -42,8 +44,8 @@ def procgen(id: str) -> RunConfig:
 def rooms(id: str) -> RunConfig:
     """A room world: goals from pixels, two-dimensional moves."""
     thinking = Thinking(horizon=6, candidates=40, iterations=2, hold=3, proposals=8, commit=3)
-    return RunConfig(
-        env=EnvConfig(id, num_envs=32, pairs="uniform" if "TwoRoom" in id else None),
+    two_room = RunConfig(
+        env=EnvConfig(id, num_envs=32, pairs="uniform"),
         task=Task(goals=True, discount=0.98, thinking=thinking),
         perception=PerceptionConfig("cnn", latent=32, history=1, width=16, stride=4),
         world_model=WorldModelConfig(hidden=256, events=False),
@@ -55,6 +57,22 @@ def rooms(id: str) -> RunConfig:
             prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_500, final_behaviour_updates=1_200
         ),
     )
+    if "TwoRoom" in id:
+        return two_room
+    # Walls that differ between episodes are all that an encoder sees at first: inverse dynamics finds the dot
+    return replace(
+        two_room,
+        env=replace(two_room.env, pairs=None),
+        perception=replace(two_room.perception, latent=64),
+        behaviour=replace(two_room.behaviour, goals="episode"),
+        model_loss=WorldModelLoss(
+            steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.01,
+            directions=64,
+        ),
+        schedule=Schedule(
+            prefill=64_000, prefill_updates=2_500, sticky=5, predictor_updates=4_000, final_behaviour_updates=2_500
+        ),
+    )  # fmt: skip
 
 
 def discrete_control(id: str) -> RunConfig:

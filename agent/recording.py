@@ -19,8 +19,8 @@ _FACTS = {"position": ("x", "y"), "wall": ("wall",), "door": ("door",)}
 """Ground truth in the infos of room worlds, and the names of its numbers."""
 
 
-def memory_for(agent: Agent, streams: int, capacity: int) -> ShortTermMemory:
-    """An empty memory that fits the agent's world."""
+def memory_for(agent: Agent, streams: int, capacity: int, goals: bool = False) -> ShortTermMemory:
+    """An empty memory that fits the agent's world, with or without the goals that episodes are given."""
     spaces = agent.spaces
     shape = MemoryShape(
         observation=spaces.shape,
@@ -29,6 +29,7 @@ def memory_for(agent: Agent, streams: int, capacity: int) -> ShortTermMemory:
         discrete=agent.modules.world_model.actions.discrete,
         plan=plan_width(spaces),
         horizon=agent.config.task.thinking.horizon,
+        goals=goals,
     )
     return ShortTermMemory(shape, streams, capacity, agent.config.perception.history)
 

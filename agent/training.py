@@ -42,7 +42,8 @@ class Trainer:
         self.agent, self.env, self.report = agent, env, report
         config, spaces = agent.config, agent.spaces
         schedule = config.schedule
-        self.memory = memory_for(agent, env.num_envs, schedule.capacity)
+        goals = config.task.goals and config.behaviour.goals == "episode"
+        self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
         self.learner = Learner(agent, schedule.prefill_updates + schedule.rounds * schedule.round_updates)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
         self.generator = np.random.default_rng(config.seed + 3)
@@ -68,6 +69,7 @@ class Trainer:
                 step.decision.plan,
                 step.decision.course,
                 step.decision.planned,
+                step.observation["desired_goal"] if self.memory.shape.goals else None,
             )
             totals += step.reward
             for index in np.flatnonzero(step.ended):

@@ -9,7 +9,7 @@ present world model turns it back into states.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class Window:
         course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
         planned: 1 where a plan was made ``[B, T+1]``.
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
+        goal: Where goals are remembered, one for the first episode of each window: what it was asked to reach, or
+            (hindsight) what was seen in it at some time; percepts ``[B, history, *shape]``, or latents ``[B, D]``.
     """
 
     observation: Tensor
@@ -50,6 +52,7 @@ class Window:
     course: Tensor
     planned: Tensor
     latent: Tensor | None = None
+    goal: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class MemoryShape:
     discrete: bool
     plan: int
     horizon: int
+    goals: bool = False
 
 
 class ShortTermMemory:
@@ -99,7 +103,10 @@ class ShortTermMemory:
             "course": np.zeros((*lead, shape.horizon, *shape.action), act),
             "planned": np.zeros(lead, np.bool_),
         }
+        if shape.goals:  # written where an episode begins; untouched pages take no memory
+            self.data["goal"] = np.zeros((*lead, *shape.observation), frame)
         self.latents: Tensor | None = None
+        self.goal_latents: Tensor | None = None
         self.cursor = 0
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
@@ -118,6 +125,7 @@ class ShortTermMemory:
         plan: Array | None = None,
         course: Array | None = None,
         planned: NDArray[np.bool_] | None = None,
+        goal: Array | None = None,
     ) -> None:
         """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
 
@@ -130,10 +138,14 @@ class ShortTermMemory:
             plan: Distribution of the planned first action ``[E, P]``.
             course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
             planned: Where there was a plan ``[E]``; nowhere by default.
+            goal: What the episode is to reach ``[E, *shape]``, in a memory of goals.
 
         Raises:
             FloatingPointError: A reward is not finite.
+            ValueError: A memory of goals is given none, or another memory is given one.
         """
+        if self.shape.goals != (goal is not None):
+            raise ValueError(f"a goal was {'not given to a' if self.shape.goals else 'given to no'} memory of goals")
         if not np.isfinite(reward).all():
             index = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise FloatingPointError(
@@ -152,6 +164,9 @@ class ShortTermMemory:
         data["planned"][:, at] = False if planned is None else planned
         data["plan"][:, at] = 0
         data["course"][:, at] = 0
+        if goal is not None:
+            begins = self._age == 0
+            data["goal"][begins, at] = goal[begins]
         if planned is not None and plan is not None and course is not None:
             data["plan"][:, at] = plan
             data["course"][:, at, : course.shape[1]] = course
@@ -176,6 +191,37 @@ class ShortTermMemory:
         stream, slot = (index.ravel() for index in np.indices((self.streams, self.filled)))
         parts = [encode(self._percepts(stream[i : i + rows], slot[i : i + rows])) for i in range(0, len(slot), rows)]
         self.latents = torch.cat(parts).reshape(self.streams, self.filled, -1)
+        if self.shape.goals:
+            begins = np.nonzero(self.data["age"][:, : self.filled] == 0)
+            self.goal_latents = torch.zeros_like(self.latents)
+            self.goal_latents[begins] = encode(self._goal_percepts(*begins))
+
+    def _goal_percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
+        """Percepts ``[N, history, *shape]`` of the goals of episodes that begin in these slots."""
+        return torch.from_numpy(np.repeat(self.data["goal"][stream, slot][:, None], self.history, axis=1))
+
+    def _draw_goals(
+        self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
+    ) -> Tensor:
+        """For each window half the time the goal its first episode was given, else what was seen in that episode."""
+        ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))]
+        begin = start - ages[stream, start]
+        following = [np.flatnonzero(ages[e, at + 1 :] == 0) for e, at in zip(stream, start, strict=True)]
+        end = np.array(
+            [
+                at + 1 + (new[0] if len(new) else ages.shape[1] - at - 1)
+                for at, new in zip(start, following, strict=True)
+            ]
+        )
+        given = (begin >= 0) & (generator.random(len(start)) < 0.5)
+        seen = self._slots(generator.integers(begin.clip(min=0), end))
+        asked = self._slots(begin.clip(min=0))
+        if self.latents is not None and self.goal_latents is not None:
+            drawn, wanted = self.latents[stream, seen], self.goal_latents[stream, asked]
+        else:
+            drawn, wanted = self._percepts(stream, seen), self._goal_percepts(stream, asked)
+        mask = torch.from_numpy(given).to(drawn.device).reshape(-1, *[1] * (drawn.dim() - 1))
+        return wanted.where(mask, drawn)
 
     def _percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
         """Percepts ``[..., history, *shape]`` in ring slots ``[...]`` of streams that broadcast against them."""
@@ -229,7 +275,8 @@ class ShortTermMemory:
                     offset = generator.integers(steps, size=wanted)
                     stream[:wanted] = streams[pick]
                     start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
-        return self.read(stream, start, steps)
+        window = self.read(stream, start, steps)
+        return replace(window, goal=self._draw_goals(stream, start, generator)) if self.shape.goals else window
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -362,3 +363,55 @@ def test_kept_latents_are_those_of_the_percepts(written: int, history: int) -> N
     assert torch.equal(kept.action, fresh.action)
     fill(memory, 1, first=written)
     assert every_window(memory, 4).latent is None  # what was just written has none
+
+
+# ---- goals
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("written", [18, 47])
+def test_goals_are_those_of_the_windows_first_episode(written: int, kept: bool) -> None:
+    """Episodes of 6 steps; the goal of the one that begins at t is 5000 + t, what is seen in it t … t + 5."""
+    memory = ShortTermMemory(replace(SHAPE, goals=True), streams=2, capacity=40, history=2)
+    offset = 1000 * np.arange(2)
+    for t in range(written):
+        memory.write(
+            (t + offset)[:, None].astype(np.float32), t + offset, np.zeros(2), np.zeros(2, bool),
+            np.full(2, t % 6 == 5), goal=(5000 + t + offset)[:, None].astype(np.float32),
+        )  # fmt: skip
+    if kept:
+        memory.keep_latents(lambda percepts: percepts[:, -1])
+    draws, met = rng(), set()
+    for _ in range(40):
+        window = memory.sample(8, 3, draws)
+        assert window.goal is not None
+        seen = window.goal.flatten() if kept else window.goal[:, -1, 0]
+        if not kept:
+            assert ((window.goal[:, 0, 0] == seen) | (seen < 5000)).all()  # a goal has no past
+        stream, now = window.action[:, 0] // 1000, window.action[:, 0] % 1000
+        begin = now // 6 * 6
+        asked_for = seen == 5000 + 1000 * stream + begin
+        hindsight = (seen - 1000 * stream >= begin) & (seen - 1000 * stream < begin + 6)
+        assert (asked_for | hindsight).all()
+        met |= {(bool(a), int(s - 1000 * e - b)) for a, s, e, b in zip(asked_for, seen, stream, begin, strict=True)}
+    assert {offset for asked_for, offset in met if not asked_for} >= {0, 1, 2, 3, 4, 5}
+    assert any(asked_for for asked_for, _ in met)
+
+
+def test_an_episode_whose_beginning_was_overwritten_has_only_hindsight() -> None:
+    memory = ShortTermMemory(replace(SHAPE, goals=True), streams=1, capacity=10)
+    for t in range(25):  # one long episode
+        memory.write(
+            np.full((1, 1), t, np.float32), np.zeros(1), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool),
+            goal=np.full((1, 1), 999.0),
+        )  # fmt: skip
+    goals = memory.sample(200, 2, rng()).goal
+    assert goals is not None and goals.min() >= 15 and goals.max() < 25
+
+
+def test_goals_are_given_to_a_memory_of_goals_and_to_no_other() -> None:
+    nothing = (np.zeros((1, 1)), np.zeros(1), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool))
+    with pytest.raises(ValueError, match="a goal was not given to a memory of goals"):
+        ShortTermMemory(replace(SHAPE, goals=True), 1, 10).write(*nothing)
+    with pytest.raises(ValueError, match="a goal was given to no memory of goals"):
+        ShortTermMemory(SHAPE, 1, 10).write(*nothing, goal=np.zeros((1, 1)))
