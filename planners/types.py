@@ -60,7 +60,7 @@ class StepwiseObjective(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """What one decision may cost: ``candidates × iterations × horizon`` predictor calls per environment.
+    """What one decision may cost: at most ``candidates × iterations × horizon`` predictor calls per environment.
 
     Attributes:
         horizon: Steps T of an imagined course of action.
@@ -125,7 +125,7 @@ class Plan:
 
     Attributes:
         actions: Best sequence found, ``[B, T, ...]``.
-        distribution: Distribution of the elites of the last iteration.
+        distribution: Distribution of the elites of the last iteration; of tree search, how often actions were tried.
         energy: Energy of ``actions`` ``[B]``.
         baseline: Mean energy of the first iteration's candidates ``[B]``; how much was gained by thinking.
         calls: Predictor calls used per environment (forward ones; what a gradient costs beside them is not counted).
