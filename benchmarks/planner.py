@@ -13,8 +13,13 @@ fewer candidates from iteration to iteration, and beam and tree search predict s
 please: bare is then what they asked for. A tree grows by one node at a time, so that its statistics cost more than a
 network as small as this one.
 
-    OMP_NUM_THREADS=1 python benchmarks/planner.py --batch 1 8
-    OMP_NUM_THREADS=1 python benchmarks/planner.py --planners all --iterations 3 --pairs 5
+The C library may give freed memory back to the system and fetch it again, page by page, in whichever turn its threshold
+is crossed: for batch 1 that moved the ratio between 1.06 and 1.11 from process to process. The two thresholds below
+keep the memory, for both.
+
+    export OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_MMAP_THRESHOLD_=1000000000
+    python benchmarks/planner.py --batch 1 8
+    python benchmarks/planner.py --planners all --iterations 3 --pairs 5
 """
 
 from __future__ import annotations
@@ -73,7 +78,7 @@ class Reference:
 
     def __call__(self, actions: Tensor) -> Tensor:
         self.courses.append(actions.shape[1])
-        return self.rollout(actions).square().mean(-1)
+        return torch.linalg.vector_norm(self.rollout(actions), dim=-1)
 
     def root(self) -> Nodes:
         return (self.start[:, None],)
@@ -84,7 +89,7 @@ class Reference:
         return (self.predict(nodes[0], self.encode(actions)),), zero, zero + 1
 
     def leaf(self, nodes: Nodes) -> Tensor:
-        return nodes[0].square().mean(-1)
+        return torch.linalg.vector_norm(nodes[0], dim=-1)
 
     def prior(self, nodes: Nodes) -> Tensor:
         return torch.full((*nodes[0].shape[:2], self.width), 1 / self.width)
