@@ -64,7 +64,7 @@ class Changes:
     """Settings that may differ from the run's; what is None stays as it was trained."""
 
     planner: str | None = None
-    """Planner of Mode-2."""
+    """Planner of Mode-2: random_shooting; Box: cem, icem, mppi, gradient; else categorical_cem, beam, tree."""
     horizon: int | None = None
     """Steps that are imagined."""
     candidates: int | None = None
