@@ -204,7 +204,7 @@ class ShortTermMemory:
         self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
     ) -> Tensor:
         """For each window half the time the goal its first episode was given, else what was seen in that episode."""
-        ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))]
+        ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
         following = [np.flatnonzero(ages[e, at + 1 :] == 0) for e, at in zip(stream, start, strict=True)]
         end = np.array(
