@@ -2,7 +2,8 @@
 
 Mode-1:  s[0] = Enc(x);  a[0] = A(s[0])
 Mode-2:  s[0] = Enc(x);  s[t+1] = Pred(s[t], a[t]);  F(a) = Σ γ^t u·IC(ι[t]) + γ^T v·TC(s[T]);  ǎ = argmin_a F(a)
-After:   D(ǎ[0], A(s[0])) is what Mode-2 teaches Mode-1 (`learning.imitation_loss`).
+Mode-1 learns from both halves of Mode-2: min D(ǎ[0], A(s[0])) imitates its plans, min F(ã) with ã[t] = A(s[t]) makes
+the actor's own course through the imagined world a good one (`Learner.actor_update`).
 """
 
 from __future__ import annotations

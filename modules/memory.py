@@ -206,13 +206,8 @@ class ShortTermMemory:
         """For each window half the time the goal its first episode was given, else what was seen in that episode."""
         ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
-        following = [np.flatnonzero(ages[e, at + 1 :] == 0) for e, at in zip(stream, start, strict=True)]
-        end = np.array(
-            [
-                at + 1 + (new[0] if len(new) else ages.shape[1] - at - 1)
-                for at, new in zip(start, following, strict=True)
-            ]
-        )
+        begun = np.concatenate([ages == 0, np.ones_like(ages[:, :1], np.bool_)], axis=1)  # or the newest entry's end
+        end = np.array([at + 1 + begun[e, at + 1 :].argmax() for e, at in zip(stream, start, strict=True)])
         given = (begin >= 0) & (generator.random(len(start)) < 0.5)
         seen = self._slots(generator.integers(begin.clip(min=0), end))
         asked = self._slots(begin.clip(min=0))
