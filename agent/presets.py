@@ -88,7 +88,7 @@ def discrete_control(id: str) -> RunConfig:
         model_loss=WorldModelLoss(
             steps=8, batch=64, regulariser_weight=0.0003 if id.startswith("CartPole") else 0.1, directions=32
         ),
-        behaviour=BehaviourLoss(batch=24, imitation=0.1, improvement=1.0),
+        behaviour=BehaviourLoss(batch=24, imitation=0.0, improvement=1.0),
         schedule=Schedule(
             prefill=2_000, prefill_updates=500, rounds=8, round_steps=1_000, round_updates=300, mode_1_rounds=2,
             behaviour_ratio=0.8, final_behaviour_updates=300,
