@@ -33,6 +33,8 @@ class EnvConfig:
     """Procgen: how many levels to learn from, [0, n); the unseen ones are elsewhere."""
     pairs: str | None = None
     """TwoRoom and DotWall: how start and goal are drawn."""
+    train_steps: int | None = None
+    """Rooms and Gymnasium: steps of a training episode; None: the world's own. Short ones show more worlds."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def rooms(id: str) -> RunConfig:
     # Walls that differ between episodes are all that an encoder sees at first: inverse dynamics finds the dot
     return replace(
         two_room,
-        env=replace(two_room.env, pairs=None),
+        env=replace(two_room.env, pairs=None, train_steps=32),
         perception=replace(two_room.perception, latent=64),
         behaviour=replace(two_room.behaviour, goals="episode"),
         model_loss=WorldModelLoss(
@@ -70,7 +70,7 @@ def rooms(id: str) -> RunConfig:
             directions=64,
         ),
         schedule=Schedule(
-            prefill=64_000, prefill_updates=2_500, sticky=5, predictor_updates=4_000, final_behaviour_updates=2_500
+            prefill=96_000, prefill_updates=2_500, sticky=5, predictor_updates=4_000, final_behaviour_updates=2_500
         ),
     )  # fmt: skip
 

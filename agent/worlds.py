@@ -35,6 +35,7 @@ def build_env(
         observation_key=config.observation_key,
         pairs=config.pairs,
         terminate_on_success=terminate_on_success,
+        max_steps=None if held_out else config.train_steps,
         action_repeat=config.action_repeat if action_repeat is None else action_repeat,
         render_mode=render_mode,
     )
