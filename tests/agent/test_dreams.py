@@ -20,6 +20,7 @@ from .small import SEEK, fingerprints, settings, wake
 from .test_learning import make_window
 
 BOX = spaces.Box(np.float32([-2.0]), np.float32([1.0]))
+BOXED = replace(SEEK, action=BOX, goals=True)
 
 
 class World:
@@ -177,3 +178,29 @@ def test_improving_in_a_dream_moves_the_actor_alone(space: Any, goals: bool) -> 
 def test_no_dream_is_dreamt_where_none_is_wanted() -> None:
     learner = dreamer(World(spaces.Discrete(3), lambda x, action: x[..., 0]), improvement=0.0)
     assert learner.dream(make_window()) is None
+
+
+def test_in_a_goal_task_the_critic_takes_the_actors_dream_for_one_of_its_courses() -> None:
+    learner = dreamer(World(BOX, lambda x, action: 0 * x[..., 0]), goals=True)
+    learner.agent.modules = replace(
+        learner.agent.modules, world_model=Agent(learner.agent.config, BOXED).modules.world_model
+    )
+    window = window_of(learner, 0)
+    dream = learner.dream(window)
+    assert dream is not None
+    free = replace(dream, target=torch.full_like(dream.target, -3.0))
+    assert learner._goal_critic_loss(window, free)[1]["cost_to_go"] == pytest.approx(-3.0)
+    dear = replace(dream, target=torch.full_like(dream.target, 1e3))
+    assert learner._goal_critic_loss(window, dear)[1]["cost_to_go"] < 100
+
+
+def test_states_are_paired_with_the_goals_of_their_own_episodes() -> None:
+    learner = dreamer(World(BOX, lambda x, action: 0 * x[..., 0]), goals=True)
+    window = window_of(learner, 0, batch=6)
+    marks = torch.arange(6.0)[:, None, None].expand(6, 5, 8)
+    valid = torch.ones(6, 4)
+    valid[:, 2:] = 0
+    later = torch.cat([marks[:, :2], marks[:, 2:] + 100], dim=1)  # the next episode's states
+    state, goal = learner._goal_pairs(replace(window, latent=later, goal=marks[:, 0], valid=valid))
+    assert len(state.latent) == 24 and torch.equal(state.latent, goal.latent)
+    assert set(state.latent[:, 0].tolist()) == set(range(6))

@@ -15,6 +15,7 @@ from forethought.agent.config import EnvConfig
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.learning import Learner
+from forethought.agent.presets import preset
 from forethought.agent.run import build_env, prepare
 from forethought.agent.training import Trainer
 from forethought.modules.configurator import Thinking
@@ -312,3 +313,17 @@ def test_a_world_that_takes_no_render_mode_can_be_built() -> None:
     env = build_env(EnvConfig("ForethoughtLine-v0"), 2, seed=0, held_out=False)
     assert env.num_envs == 2
     env.close()
+
+
+def test_training_episodes_may_be_shorter_than_held_out_ones() -> None:
+    settings_of = replace(preset("DotWall").env, train_steps=5)
+    lengths = []
+    for held_out in (False, True):
+        env = build_env(settings_of, 1, seed=0, held_out=held_out)
+        env.reset(seed=0)
+        steps = 1
+        while not env.step(env.action_space.sample() * 0)[3].any():
+            steps += 1
+        lengths.append(steps)
+        env.close()
+    assert lengths == [5, 199]
