@@ -77,9 +77,10 @@ def rooms(id: str) -> RunConfig:
 
 def discrete_control(id: str) -> RunConfig:
     """Vector observations and discrete actions (CartPole, Acrobot …)."""
+    thinking = Thinking(horizon=24, candidates=96, iterations=2, hold=2, proposals=16)
     return RunConfig(
         env=EnvConfig(id, num_envs=8, observation_key="image" if id.startswith("MiniGrid-") else None),
-        task=Task(ending=1.0, discount=0.99, thinking=Thinking(horizon=24, candidates=96, iterations=2, hold=2, proposals=16)),
+        task=Task(ending=1.0, discount=0.99, thinking=thinking),
         perception=PerceptionConfig("mlp", latent=16, width=32),
         world_model=WorldModelConfig(hidden=128),
         critic=CriticConfig(hidden=128),
