@@ -104,9 +104,9 @@ class Agent:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             perception = Perception(config.perception, spaces.shape)
-            world_model = WorldModel(config.world_model, latent, actions)
-            critic = Critic(config.critic, latent, goals=config.task.goals)
-            actor = Actor(config.actor, latent, actions, goals=config.task.goals)
+            world_model = WorldModel(config.world_model, latent, actions, perception.grid)
+            critic = Critic(config.critic, latent, goals=config.task.goals, grid=perception.grid)
+            actor = Actor(config.actor, latent, actions, goals=config.task.goals, grid=perception.grid)
         self.modules = Modules(
             configurator=Configurator(config.task),
             perception=perception.to(self.device).eval(),

@@ -169,6 +169,8 @@ class BehaviourLoss:
     was asked to reach, or was seen in it (for worlds that change between episodes)."""
     courses: int = 24
     """Goal tasks: courses of action of those short plans."""
+    hindsight: int = 1
+    """Goal tasks: goals that the same short plans are judged by; imagining costs most, and it is done once."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
     real: float = 1.0
@@ -176,7 +178,7 @@ class BehaviourLoss:
     imagined: float = 0.5
     """Weight of the critic's loss on imagined states beside that on real ones."""
     imitation: float = 1.0
-    """Weight of the actor's imitation of plans."""
+    """Weight of the actor's imitation of plans; in goal tasks without reanalysed ones, of those short plans."""
     improvement: float = 0.0
     """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
     imagination: int = 12

@@ -17,10 +17,10 @@ from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
 from ..modules.regularisers import follow
-from ..modules.types import DRIVES, Configuration, State, Trajectory, beside_goal
-from ..planners import RandomShooting
+from ..modules.types import DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .criterion import Metrics, masked_mean, perceive, world_model_loss
+from .hindsight import ShortPlans, short_plans
 from .modes import imagine, think, trajectory_energy
 
 
@@ -30,16 +30,23 @@ class Dream:
 
     Attributes:
         configuration: Under which the actor dreamt.
+        goal: The goals ``[N/G, G, D]``, G for each state remembered; None in a reward task.
         action: ``[N, 1, T, ...]``.
         imagined: Where that led, differentiable in Box actions.
-        target: λ-returns of the unweighted intrinsic cost from s[0…T−1] on ``[N, T, K]``.
+        entropy: Of the actor where it acted ``[N, T]``, differentiable in the actor where actions are continuous.
+        energy: F from s[0] on ``[N]``, of the target critic.
+        target: λ-returns of the unweighted intrinsic cost from s[0…T−1] on ``[N, T, K]``; None where the gradient of F
+            is all that is wanted (goals and continuous actions).
         alive: Chance that the episode was still going on there ``[N, T]``.
     """
 
     configuration: Configuration
+    goal: Tensor | None
     action: Tensor
     imagined: Trajectory
-    target: Tensor
+    entropy: Tensor
+    energy: Tensor
+    target: Tensor | None
     alive: Tensor
 
     @property
@@ -129,22 +136,54 @@ class Learner:
             return None
         with torch.no_grad():
             if config.task.goals:
-                state, goal = self._goal_pairs(window)
+                state, goals = self._goal_pairs(window)
             else:
-                state, goal = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
+                state, goals = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
+        goal = None
+        if goals is not None:  # every state with each of its goals
+            state, goal = State(state.latent.repeat_interleave(goals.shape[1], 0)), State(goals.flatten(0, 1))
         configuration = replace(m.configurator("mode-1", goal, self.agent.device), horizon=config.behaviour.imagination)
         with torch.set_grad_enabled(not m.world_model.actions.discrete):
-            action, imagined = imagine(m, State(state.latent.unsqueeze(1)), configuration, self.generator)
+            action, imagined, entropy = imagine(m, State(state.latent.unsqueeze(1)), configuration, self.generator)
         with torch.no_grad():
-            target = self._returns(imagined, configuration)[:, 0]
+            target = None
+            if goal is not None and not m.world_model.actions.discrete:
+                energy = trajectory_energy(replace(m, critic=self.target_critic), imagined, configuration)[:, 0]
+            else:
+                target = self._returns(imagined, configuration)[:, 0]
+                energy = (floored(configuration.v) * target[:, 0]).sum(-1)
             go = imagined.continuation[:, 0, :-1]
             alive = torch.cat([torch.ones_like(go[:, :1]), go], dim=-1).cumprod(-1)
-        return Dream(configuration, action, imagined, target, alive)
+        return Dream(configuration, goals, action, imagined, entropy[:, 0], energy, target, alive)
 
-    def critic_update(self, window: Window, dream: Dream | None = None) -> Metrics:
-        """One step of the critic: towards λ-returns, or in a goal task towards what a short plan finds."""
+    def short_plans(self, window: Window, dream: Dream | None = None) -> ShortPlans | None:
+        """Short plans from remembered states, those of the dream if there is one; None in a reward task.
+
+        What the actor does in the dream is one more course.
+        """
+        m, config = self.agent.modules, self.agent.config
+        if not config.task.goals:
+            return None
+        with torch.no_grad():
+            if dream is None or dream.goal is None:
+                state, goal = self._goal_pairs(window)
+            else:
+                state, goal = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal
+        configuration = m.configurator("mode-2", State(goal), self.agent.device)
+        configuration = replace(configuration, horizon=config.behaviour.steps)
+        plans = short_plans(
+            m, self.target_critic, state, configuration, config.behaviour.courses, self.agent.spaces.action,
+            self.generator,
+        )  # fmt: skip
+        if dream is not None:
+            plans = replace(plans, energy=plans.energy.minimum(dream.energy.reshape(plans.energy.shape)))
+        return plans
+
+    def critic_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
+        """One step of the critic: towards λ-returns, or in a goal task towards what short plans find."""
         critic, config = self.agent.modules.critic, self.agent.config
-        loss, metrics = self._goal_critic_loss(window, dream) if config.task.goals else self._critic_loss(window, dream)
+        plans = self.short_plans(window, dream) if plans is None else plans
+        loss, metrics = self._critic_loss(window, dream) if plans is None else self._goal_critic_loss(plans)
         _check_finite("critic loss", loss, metrics)
         _descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
@@ -160,6 +199,7 @@ class Learner:
             if dream is None:
                 imagined = self._along_plans(latent[:, 0], window)
             else:
+                assert dream.target is not None
                 imagined = dream.latent, dream.target, dream.alive
         real = m.critic.two_hot.loss(m.critic.logits(latent[:, :-1]), real_target).sum(-1)
         dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1]).sum(-1)
@@ -167,46 +207,34 @@ class Learner:
         loss = behaviour.real * masked_mean(real, real_mask) + behaviour.imagined * masked_mean(dreamt, imagined[2])
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
 
-    def _goal_critic_loss(self, window: Window, dream: Dream | None) -> tuple[Tensor, Metrics]:
+    def _goal_critic_loss(self, plans: ShortPlans) -> tuple[Tensor, Metrics]:
         """Cross-entropy of TC(s, goal) to the energy of the best of a few short imagined courses.
 
-        Any remembered state can be a goal (hindsight, 1707.01495). The courses end in the target critic, so each
-        update carries the cost-to-go a few steps further from the goal: fitted value iteration in the world model.
-        Where there is a dream, what the actor does in it is one of the courses.
+        The courses end in the target critic, so each update carries the cost-to-go a few steps further from the goal:
+        fitted value iteration in the world model.
         """
-        m, behaviour = self.agent.modules, self.agent.config.behaviour
-        kind = DRIVES.index("goal")
-        with torch.no_grad():
-            if dream is None:
-                state, goal = self._goal_pairs(window)
-                configuration = m.configurator("mode-2", goal, self.agent.device)
-            else:
-                state, configuration = State(dream.latent[:, 0]), dream.configuration
-            short = replace(configuration, horizon=behaviour.steps, candidates=behaviour.courses, iterations=1,
-                            hold=behaviour.steps, proposals=0, risk=0.0)  # fmt: skip
-            looking = replace(m, critic=self.target_critic)
-            plan = think(looking, state, short, RandomShooting(), self.agent.spaces.action, None, self.generator)
-            energy = plan.energy if dream is None else plan.energy.minimum(dream.target[:, 0, kind])
-        logits = m.critic.logits(beside_goal(state.latent, configuration, "critic"))[:, kind]
-        loss = m.critic.two_hot.loss(logits, energy).mean()
-        return loss, {"critic": float(loss.detach()), "cost_to_go": float(energy.mean())}
+        critic = self.agent.modules.critic
+        logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]
+        loss = critic.two_hot.loss(logits, plans.energy).mean()
+        return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
 
-    def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, State]:
-        """States and goals ``[count, D]`` from the window: any two of its states, or states with their episode's goal.
+    def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, Tensor]:
+        """States ``[N, D]`` and goals of each ``[N, G, D]``: any of the window's states, or those of the episode.
 
-        As many as the window has transitions by default.
+        As many as the window has transitions by default; G as the settings say.
         """
         perception, steps = self.agent.modules.perception, window.action.shape[1]
+        goals = self.agent.config.behaviour.hindsight
         latent = perceive(perception, window)
         count = len(latent) * steps if count is None else count
         if window.goal is None:
             states = latent.flatten(0, 1)
-            index = torch.randint(len(states), (2, count), generator=self.generator, device=states.device)
-            return State(states[index[0]]), State(states[index[1]])
+            index = torch.randint(len(states), (1 + goals, count), generator=self.generator, device=states.device)
+            return State(states[index[0]]), states[index[1:].T]
         goal = window.goal if window.latent is not None else perception(window.goal)
         row, step = window.valid.nonzero(as_tuple=True)  # states of the first episode
         index = torch.randint(len(row), (count,), generator=self.generator, device=row.device)
-        return State(latent[row[index], step[index]]), State(goal[row[index]])
+        return State(latent[row[index], step[index]]), goal[row[index]]
 
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""
@@ -235,14 +263,17 @@ class Learner:
         m, config = self.agent.modules, self.agent.config
         discount, iota, latent = config.task.discount, imagined.interoception, imagined.latent[:, :, 1:]
         costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
-        inputs = beside_goal(latent, configuration, "critic") if config.task.goals else latent
-        values = self.target_critic.cost_to_go(inputs) / discount
+        values = self.target_critic.cost_to_go(latent, configuration.goal) / discount
         return discount * lambda_returns(costs, imagined.continuation, values, discount, config.critic.trace)
 
-    def actor_update(self, window: Window, dream: Dream | None = None) -> Metrics:
+    def actor_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
         """One step of the actor: imitate plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12), and improve in its dream."""
         config = self.agent.config.behaviour
-        parts = self._imitation(window) if config.imitation else []
+        parts: list[tuple[str, float, Tensor]] = []
+        if config.imitation and (plans is None or self.agent.config.schedule.reanalyse):
+            parts = self._imitation(window)
+        elif config.imitation and plans is not None:
+            parts = self._short_imitation(plans)
         if dream is not None:
             parts += self._improvement(dream)
         if not parts:
@@ -272,6 +303,17 @@ class Learner:
             ("actor_entropy", -config.behaviour.entropy, policy.entropy().mean()),
         ]
 
+    def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
+        """Imitation of short plans, the more the better they are than others, and the entropy."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        configuration = m.configurator("mode-1", State(plans.goal), self.agent.device)
+        policy = m.actor(plans.state, configuration)
+        weight = plans.gain / plans.gain.mean().clamp(min=1e-6)
+        return [
+            ("imitation", behaviour.imitation, (weight.clamp(max=4.0) * policy.imitation_loss(plans.target)).mean()),
+            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
+        ]
+
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous
         (LeCun 2022, p. 12), by the policy gradient with the critic as baseline where they are discrete.
@@ -280,19 +322,21 @@ class Learner:
         (DreamerV3, 2301.04104).
         """
         m, behaviour = self.agent.modules, self.agent.config.behaviour
-        policy = m.actor(State(dream.latent), dream.configuration)
         if m.world_model.actions.discrete:
+            assert dream.target is not None
+            policy = m.actor(State(dream.latent), dream.configuration)
             with torch.no_grad():
                 energy = (floored(dream.configuration.v) * dream.target).sum(-1)
                 expected = m.critic(State(dream.latent), dream.configuration).sum(-1)
             chosen = policy.log_probability(dream.action[:, 0])
             loss = masked_mean((energy - expected) * chosen, dream.alive)
+            entropy = masked_mean(policy.entropy(), dream.alive)
         else:
             energy = trajectory_energy(m, dream.imagined, dream.configuration)
             loss = energy.mean()
+            entropy = masked_mean(dream.entropy, dream.alive)
         low, high = torch.quantile(energy.detach(), torch.tensor([0.05, 0.95], device=energy.device))
         self.spread += 0.01 * (float(high - low) - self.spread)
-        entropy = masked_mean(policy.entropy(), dream.alive)
         return [
             ("improvement", behaviour.improvement / max(self.spread, 1.0), loss),
             ("dream_entropy", -behaviour.improvement * behaviour.dream_entropy, entropy),
@@ -302,10 +346,12 @@ class Learner:
         """States, goals (None in reward tasks) and plan targets of as many plans as `Schedule.reanalyse` says."""
         m, config = self.agent.modules, self.agent.config
         count = config.schedule.reanalyse
+        goal: State | None = None
         if config.task.goals:
-            state, goal = self._goal_pairs(window, count)
+            state, goals = self._goal_pairs(window, count)
+            goal = State(goals[:, 0])
         else:
-            state, goal = State(perceive(m.perception, window)[:count, 0]), None
+            state = State(perceive(m.perception, window)[:count, 0])
         if not count:
             return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)

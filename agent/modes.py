@@ -9,6 +9,7 @@ the actor's own course through the imagined world a good one (`Learner.actor_upd
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,12 +99,18 @@ def think(
 def propose(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Tensor:
     """The actor's own courses of action ``[B, P, T, ...]`` from states ``[B, D]``."""
     several = State(s.latent.unsqueeze(1).expand(-1, configuration.proposals, -1))
-    return imagine(m, several, configuration, generator)[0]
+    return imagine(m, several, configuration, generator).action
 
 
-def imagine(
-    m: Modules, s: State, configuration: Configuration, generator: torch.Generator
-) -> tuple[Tensor, Trajectory]:
+class Imagined(NamedTuple):
+    """What the actor did in imagination: actions ``[B, S, T, ...]``, where they led, its entropies ``[B, S, T]``."""
+
+    action: Tensor
+    trajectory: Trajectory
+    entropy: Tensor
+
+
+def imagine(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Imagined:
     """Mode-1 in imagination: ã[t] = A(s[t]), s[t+1] = Pred(s[t], ã[t]) (LeCun 2022, p. 12).
 
     Args:
@@ -111,22 +118,21 @@ def imagine(
         s: States ``[B, S, D]``.
         configuration: Says how many steps, its horizon T, and the goals ``[B, D]`` if any.
         generator: Draws the actions.
-
-    Returns:
-        Actions ``[B, S, T, ...]`` and where they lead.
     """
     goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
     carry = m.world_model.begin(s.latent)
-    latents, actions, felt, goes_on = [s.latent], [], [], []
+    latents, actions, felt, goes_on, entropies = [s.latent], [], [], [], []
     for _ in range(configuration.horizon):
-        actions.append(m.actor(State(latents[-1]), configuration).sample(generator))
+        policy: Policy = m.actor(State(latents[-1]), configuration)
+        actions.append(policy.sample(generator))
+        entropies.append(policy.entropy())
         carry, after = m.world_model.advance(carry, actions[-1], goal)
         assert after.interoception is not None and after.continuation is not None
         latents.append(after.latent.mean(-2))  # an ensemble's mean: the actor sees one state
         felt.append(after.interoception.mean(-2))
         goes_on.append(after.continuation.mean(-1))
     imagined = Trajectory(torch.stack(latents, 2), torch.stack(felt, 2), torch.stack(goes_on, 2))
-    return torch.stack(actions, dim=2), imagined
+    return Imagined(torch.stack(actions, dim=2), imagined, torch.stack(entropies, dim=2))
 
 
 @dataclass(frozen=True)

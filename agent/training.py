@@ -130,9 +130,12 @@ class Trainer:
         config = self.agent.config.behaviour
         metrics: Metrics = {}
         for count in range(updates):
-            window = to_device(self.memory.sample(config.batch, config.steps, self.generator), self.agent.device)
+            window = self.memory.sample(config.batch, config.steps, self.generator, goals=config.hindsight)
+            window = to_device(window, self.agent.device)
             dream = self.learner.dream(window)
-            metrics = self.learner.critic_update(window, dream) | self.learner.actor_update(window, dream)
+            plans = self.learner.short_plans(window, dream)
+            metrics = self.learner.critic_update(window, dream, plans)
+            metrics |= self.learner.actor_update(window, dream, plans)
             self.report("behaviour", count + 1, updates, metrics)
         return metrics
 

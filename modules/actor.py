@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .actions import ActionEncoder
-from .networks import zero_headed_mlp
-from .types import Configuration, State, beside_goal
+from .networks import Reader, zero_headed_mlp
+from .types import Configuration, State, required_goal
 
 _EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
 
@@ -117,12 +117,20 @@ Policy = CategoricalPolicy | SquashedGaussianPolicy
 class Actor(nn.Module):
     """A(s): categorical for discrete actions, squashed Gaussian for Box."""
 
-    def __init__(self, config: ActorConfig, latent: int, actions: ActionEncoder, goals: bool = False) -> None:
+    def __init__(
+        self,
+        config: ActorConfig,
+        latent: int,
+        actions: ActionEncoder,
+        goals: bool = False,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.actions = actions
         self.goals = goals
         outputs = actions.width if actions.discrete else 2 * actions.width
-        self.net = zero_headed_mlp(latent * (2 if goals else 1), config.hidden, outputs)
+        self.read = Reader(latent, goals, grid)
+        self.net = zero_headed_mlp(self.read.features, config.hidden, outputs)
 
     def forward(self, state: State, configuration: Configuration) -> Policy:
         """The policy in a state ``[..., D]``, towards the configuration's goal where the actor was made for goals.
@@ -130,8 +138,8 @@ class Actor(nn.Module):
         Raises:
             ValueError: The actor was made for goals and the configuration has none.
         """
-        inputs = beside_goal(state.latent, configuration, "actor") if self.goals else state.latent
-        outputs = self.net(inputs)
+        goal = required_goal(configuration, "actor") if self.goals else None
+        outputs = self.net(self.read(state.latent, goal))
         if self.actions.discrete:
             return CategoricalPolicy(outputs, self.actions)
         mean, log_std = outputs.chunk(2, dim=-1)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .cost import floored
-from .networks import zero_headed_mlp
+from .networks import Reader, zero_headed_mlp
 from .two_hot import TwoHot
-from .types import DRIVES, Configuration, State, beside_goal
+from .types import DRIVES, Configuration, State, required_goal
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,23 @@ class Critic(nn.Module):
     Because there is a head for each drive, new weights v need no new training. With ``goals`` it is TC(s, goal).
     """
 
-    def __init__(self, config: CriticConfig, latent: int, goals: bool = False) -> None:
+    def __init__(
+        self, config: CriticConfig, latent: int, goals: bool = False, grid: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.goals = goals
         self.two_hot = TwoHot(config.bins)
-        inputs = latent * (2 if goals else 1)
-        self.net = zero_headed_mlp(inputs, config.hidden, len(DRIVES) * config.bins)
+        self.read = Reader(latent, goals, grid)
+        self.net = zero_headed_mlp(self.read.features, config.hidden, len(DRIVES) * config.bins)
 
-    def logits(self, latent: Tensor) -> Tensor:
-        """Two-hot logits ``[..., K, bins]`` of latents ``[..., D]`` (``[..., 2D]`` with a goal beside them)."""
-        return self.net(latent).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
+    def logits(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Two-hot logits ``[B, ..., K, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, D]`` or ``[B, G, D]``."""
+        return self.net(self.read(latent, goal)).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
 
-    def cost_to_go(self, latent: Tensor) -> Tensor:
-        """Unweighted cost-to-go ``[..., K]`` of latents ``[..., D]`` (``[..., 2D]`` with a goal beside them)."""
-        return self.two_hot.mean(self.logits(latent))
+    def cost_to_go(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Unweighted cost-to-go ``[B, ..., K]`` of latents ``[B, ..., D]``, towards goals if made for them."""
+        return self.two_hot.mean(self.logits(latent, goal))
 
     def forward(self, state: State, configuration: Configuration) -> Tensor:
         """v·TC(s), or v·TC(s, goal), per drive ``[..., K]``.
@@ -57,8 +59,8 @@ class Critic(nn.Module):
         Raises:
             ValueError: The critic was made for goals and the configuration has none.
         """
-        inputs = beside_goal(state.latent, configuration, "critic") if self.goals else state.latent
-        return floored(configuration.v) * self.cost_to_go(inputs)
+        goal = required_goal(configuration, "critic") if self.goals else None
+        return floored(configuration.v) * self.cost_to_go(state.latent, goal)
 
 
 def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:

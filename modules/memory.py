@@ -37,8 +37,8 @@ class Window:
         course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
         planned: 1 where a plan was made ``[B, T+1]``.
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
-        goal: Where goals are remembered, one for the first episode of each window: what it was asked to reach, or
-            (hindsight) what was seen in it at some time; percepts ``[B, history, *shape]``, or latents ``[B, D]``.
+        goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, or
+            (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]``, or latents ``[B, G, D]``.
     """
 
     observation: Tensor
@@ -203,7 +203,7 @@ class ShortTermMemory:
     def _draw_goals(
         self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
     ) -> Tensor:
-        """For each window half the time the goal its first episode was given, else what was seen in that episode."""
+        """For each start half the time the goal its first episode was given, else what was seen in that episode."""
         ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
         begun = np.concatenate([ages == 0, np.ones_like(ages[:, :1], np.bool_)], axis=1)  # or the newest entry's end
@@ -238,7 +238,9 @@ class ShortTermMemory:
         oldest = self.cursor + self.history - 1 if full else 0
         return (position + oldest) % self.length
 
-    def sample(self, batch: int, steps: int, generator: np.random.Generator, balance: float = 0.0) -> Window:
+    def sample(
+        self, batch: int, steps: int, generator: np.random.Generator, balance: float = 0.0, goals: int = 1
+    ) -> Window:
         """Read B windows of T = ``steps`` transitions at random.
 
         Args:
@@ -246,6 +248,7 @@ class ShortTermMemory:
             steps: Transitions T.
             generator: Draws the positions.
             balance: Share of windows that are made to contain an event (a reward or an ending), where there are any.
+            goals: Goals G of each window, where goals are remembered.
 
         Raises:
             ValueError: Fewer entries are remembered than a window needs.
@@ -271,7 +274,10 @@ class ShortTermMemory:
                     stream[:wanted] = streams[pick]
                     start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
         window = self.read(stream, start, steps)
-        return replace(window, goal=self._draw_goals(stream, start, generator)) if self.shape.goals else window
+        if not self.shape.goals:
+            return window
+        drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
+        return replace(window, goal=drawn.unflatten(0, (batch, goals)))
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,9 @@ class PerceptionConfig:
     """cnn: strided convolutions; impala: residual, slower and stronger; mlp: for vector observations."""
     latent: int = 128
     """Width D of the latent state."""
+    latents: Literal["vector", "map"] = "vector"
+    """vector: every number may say anything about the picture; map (pixels): numbers belong to places, D is a multiple
+    of the places (64 for pictures of 64×64)."""
     history: int = 1
     """Observations that are stacked into one percept, so that velocity can be seen."""
     width: int = 32
@@ -33,7 +37,10 @@ class Perception(nn.Module):
     """Enc(x): a stack of observations to a latent with zero mean and unit variance per dimension.
 
     The latent leaves through a BatchNorm without learned scale: the anti-collapse terms then start from the right
-    scale, and distances between latents mean the same in every dimension.
+    scale, and distances between latents mean the same in every dimension (of a map: in every channel).
+
+    Attributes:
+        grid: Height and width of the map that a latent is, channels first; None where it is a vector.
 
     Args:
         config: Settings.
@@ -58,10 +65,29 @@ class Perception(nn.Module):
             raise ValueError(f"encoder {config.encoder!r} got observations of shape {shape}; encoders that fit: {fit}")
         self.pixels = pixels
         self.trunk, features = _trunk(config, shape)
-        self.project = nn.Linear(features, config.latent)
-        self.normalise = nn.BatchNorm1d(config.latent, affine=False, momentum=0.05)
+        self.grid = self._grid(features) if config.latents == "map" else None
+        self.project: nn.Linear | nn.Conv2d
+        self.normalise: nn.BatchNorm1d | nn.BatchNorm2d
+        if self.grid is None:
+            self.project = nn.Linear(math.prod(features), config.latent)
+            self.normalise = nn.BatchNorm1d(config.latent, affine=False, momentum=0.05)
+        else:
+            self.project = nn.Conv2d(features[0], config.latent // math.prod(self.grid), 1)
+            self.normalise = nn.BatchNorm2d(self.project.out_channels, affine=False, momentum=0.05)
         self.register_buffer("mean", torch.zeros(shape if not pixels else 1))
         self.register_buffer("scale", torch.ones(shape if not pixels else 1))
+
+    def _grid(self, features: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the map that the latent is, from the trunk's features ``(C, h, w)``."""
+        if len(features) != 3:
+            raise ValueError("latents map needs pixels; vector observations have no places")
+        places = features[1] * features[2]
+        if self.config.latent % places:
+            raise ValueError(
+                f"perception.latent is {self.config.latent}; a map of {features[1]}×{features[2]} places needs a "
+                f"multiple of {places}"
+            )
+        return features[1], features[2]
 
     def fit_inputs(self, observations: Tensor) -> None:
         """Set the input normalisation of vector observations ``[N, F]`` from data; pixels need none."""
@@ -86,7 +112,8 @@ class Perception(nn.Module):
             inputs = stacked.permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
         else:
             inputs = ((flat.float() - self.mean) / self.scale).flatten(1)
-        latent: Tensor = self.normalise(self.project(self.trunk(inputs)))
+        features = self.trunk(inputs)
+        latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features))
         return latent.reshape(*lead, self.config.latent)
 
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
@@ -94,19 +121,19 @@ class Perception(nn.Module):
         return State(latent=self(observation))
 
 
-def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    """The network below the projection, and how many features it gives."""
+def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    """The network below the projection, and the shape of the features it gives: ``(C, h, w)`` or ``(H,)``."""
     if config.encoder == "mlp":
         hidden = 4 * config.width
         inputs = config.history * shape[0]
         layers = [nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
-        return nn.Sequential(*layers), hidden
+        return nn.Sequential(*layers), (hidden,)
     channels = config.history * shape[2]
     trunk = _cnn(channels, config.width, config.stride) if config.encoder == "cnn" else _impala(channels, config.width)
     trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
-        features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1]
-    return trunk, features
+        features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1:]
+    return trunk, tuple(features)
 
 
 def _cnn(channels: int, width: int, stride: int) -> nn.Module:
@@ -116,7 +143,7 @@ def _cnn(channels: int, width: int, stride: int) -> nn.Module:
     if stride == 2:
         layers = [nn.Conv2d(channels, half, 5, 2, 2), nn.ReLU(), nn.Conv2d(half, width, 3, 2, 1), nn.ReLU()]
         layers.append(nn.Conv2d(width, width, 3, 2, 1))
-    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+    return nn.Sequential(*layers, nn.ReLU())
 
 
 class _Residual(nn.Module):
@@ -136,4 +163,4 @@ def _impala(channels: int, width: int) -> nn.Module:
     for depth in (width // 2, width, width):
         layers += [nn.Conv2d(channels, depth, 3, 1, 1), nn.MaxPool2d(3, 2, 1), _Residual(depth), _Residual(depth)]
         channels = depth
-    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+    return nn.Sequential(*layers, nn.ReLU())

@@ -47,6 +47,82 @@ class MLPPredictor(nn.Module):
         return (latent + self.delta(features),), features
 
 
+class ConvPredictor(nn.Module):
+    """s' = s + Δ(s, a) for latents that are a map: a place depends on what is near it, everywhere alike.
+
+    Three 3×3 convolutions; the action scales and shifts what the first one finds (FiLM,
+    1709.07871). Features for the heads are the mean over the map. Of a collision every place where one happens is an
+    example, so layouts that were never seen need none of their own.
+
+    Args:
+        grid: Height and width h, w of the map; a latent is ``[C·h·w]``, channels first.
+        actions: Width of an encoded action.
+        hidden: Channels H.
+        latent: D = C·h·w.
+
+    Raises:
+        ValueError: The latent is no whole number of channels.
+    """
+
+    def __init__(self, latent: int, actions: int, hidden: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        channels, rest = divmod(latent, grid[0] * grid[1])
+        if rest:
+            raise ValueError(f"a latent of {latent} is no map of {grid[0]}×{grid[1]} places; give it a multiple")
+        self.shape = (channels, *grid)
+        self.look = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.modulation = nn.Linear(actions, 2 * hidden)
+        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.delta = nn.Conv2d(hidden, channels, 3, padding=1)
+        with torch.no_grad():
+            self.delta.weight.mul_(0.1)
+
+    def begin(self, latent: Tensor) -> Carry:
+        """The carry of roll-outs from latents ``[..., D]``."""
+        return (latent,)
+
+    def forward(self, carry: Carry, encoded: Tensor) -> tuple[Carry, Tensor]:
+        """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
+        latent = carry[0]
+        lead = latent.shape[:-1]
+        modulation = self.modulation(encoded.expand(*lead, -1))
+        scale, shift = modulation.reshape(-1, modulation.shape[-1], 1, 1).chunk(2, dim=1)
+        seen = self.look(latent.reshape(-1, *self.shape))
+        features = F.silu(self.mix(F.silu(seen * (1 + scale) + shift)))
+        change = self.delta(features).reshape(latent.shape)
+        return (latent + change,), features.mean((-2, -1)).reshape(*lead, -1)
+
+
+class MapInverse(nn.Module):
+    """Inverse dynamics of latents that are a map: what moved, looked for in every place alike.
+
+    It is read where there is most change, so that what stands still says nothing.
+
+    Args:
+        latent: D = C·h·w.
+        hidden: Channels.
+        output: Width of what is said of the action.
+        grid: Height and width of the map.
+    """
+
+    def __init__(self, latent: int, hidden: int, output: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = (2 * (latent // (grid[0] * grid[1])), *grid)
+        self.look = nn.Conv2d(self.shape[0], hidden, 3, padding=1)
+        self.weigh = nn.Conv2d(hidden, hidden, 1)
+        self.say = nn.Linear(hidden, output)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """What lies between two latents side by side ``[..., 2D]``: ``[..., output]``."""
+        maps = pairs.reshape(-1, *self.shape)
+        before, after = maps.chunk(2, dim=1)
+        changed = (after - before).square().mean(1, keepdim=True)
+        where = changed / changed.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+        found = F.silu(self.weigh(F.silu(self.look(maps))))
+        said: Tensor = self.say((where * found).sum((-2, -1)))
+        return said.reshape(*pairs.shape[:-1], -1)
+
+
 class GRUPredictor(nn.Module):
     """s' = s + Δ(h'), h' = GRU((s, a), h) with h = 0 at first (Cho et al. 2014, 1406.1078).
 
@@ -151,6 +227,10 @@ class _Block(nn.Module):
         return token + dense_gate * self.dense(_modulate(token, dense_shift, dense_scale)), memory
 
 
+Member = MLPPredictor | ConvPredictor | GRUPredictor | TransformerPredictor
+"""A predictor that is no ensemble."""
+
+
 class Ensemble(nn.Module):
     """Members of one kind with different initial weights, computed together; no loop over members.
 
@@ -159,7 +239,7 @@ class Ensemble(nn.Module):
     the same windows (Lakshminarayanan et al. 2017, 1612.01474).
     """
 
-    def __init__(self, members: Sequence[MLPPredictor | GRUPredictor | TransformerPredictor]) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         self.member = members[0]
         stacked, _ = torch.func.stack_module_state(list(members))
@@ -186,7 +266,7 @@ class Ensemble(nn.Module):
         return taken
 
 
-Predictor = MLPPredictor | GRUPredictor | TransformerPredictor | Ensemble
+Predictor = Member | Ensemble
 
 
 def _small_change(hidden: int, latent: int) -> nn.Linear:

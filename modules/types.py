@@ -112,14 +112,12 @@ def drive_weights(device: torch.device | None = None, **weights: float) -> Tenso
     return torch.tensor([weights.get(name, 0.0) for name in DRIVES], device=device)
 
 
-def beside_goal(latent: Tensor, configuration: Configuration, user: str) -> Tensor:
-    """Latents ``[B, ..., D]`` with the configuration's goal beside them ``[B, ..., 2D]``.
+def required_goal(configuration: Configuration, user: str) -> Tensor:
+    """The configuration's goal ``[B, D]``.
 
     Raises:
-        ValueError: The configuration has no goal.
+        ValueError: It has none.
     """
     if configuration.goal is None:
         raise ValueError(f"this {user} was made for goals and the configuration has none; set configuration.goal")
-    goal = configuration.goal
-    goal = goal.reshape(goal.shape[0], *[1] * (latent.dim() - 2), goal.shape[-1])
-    return torch.cat([latent, goal.expand_as(latent)], dim=-1)
+    return configuration.goal

@@ -10,11 +10,21 @@ from torch import Tensor, nn
 
 from .actions import ActionEncoder
 from .cost import goal_distance, interoception
-from .predictors import Carry, Ensemble, GRUPredictor, MLPPredictor, Predictor, TransformerPredictor
+from .predictors import (
+    Carry,
+    ConvPredictor,
+    Ensemble,
+    GRUPredictor,
+    MapInverse,
+    Member,
+    MLPPredictor,
+    Predictor,
+    TransformerPredictor,
+)
 from .two_hot import TwoHot
 from .types import State, Trajectory
 
-PredictorName = Literal["mlp", "gru", "transformer"]
+PredictorName = Literal["mlp", "conv", "gru", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +32,10 @@ class WorldModelConfig:
     """Settings of the world model."""
 
     predictor: PredictorName = "mlp"
-    """mlp: from the last state alone, fastest; gru and transformer: from the roll-out so far."""
+    """mlp: from the last state alone, fastest; conv: the same for latents that are a map (perception.latents map); gru
+    and transformer: from the roll-out so far."""
     hidden: int = 256
-    """Hidden units of the predictor."""
+    """Hidden units of the predictor; channels of conv, which wants fewer (32)."""
     members: int = 1
     """Predictors in an ensemble, which differ in their initial weights; each costs as much as one alone."""
     layers: int = 2
@@ -50,7 +61,9 @@ class WorldModel(nn.Module):
         ValueError: Settings of the predictor that do not fit each other.
     """
 
-    def __init__(self, config: WorldModelConfig, latent: int, actions: ActionEncoder) -> None:
+    def __init__(
+        self, config: WorldModelConfig, latent: int, actions: ActionEncoder, grid: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         if config.members < 1:
             raise ValueError(f"{config.members} members of the world model, expected at least 1 (no ensemble)")
@@ -58,13 +71,15 @@ class WorldModel(nn.Module):
         self.actions = actions
         self.calls = 0
         hidden = config.hidden
-        members = [_predictor(config, latent, actions.width) for _ in range(config.members)]
+        members = [_predictor(config, latent, actions.width, grid) for _ in range(config.members)]
         self.predictor: Predictor = Ensemble(members) if config.members > 1 else members[0]
         self.two_hot = TwoHot(config.bins)
         self.reward = _head(hidden, config.bins)
         self.ending = _head(hidden, 1)
         output = 2 * actions.width if not actions.discrete else actions.width
-        self.inverse = nn.Sequential(nn.Linear(2 * latent, hidden), nn.SiLU(), nn.Linear(hidden, output))
+        self.inverse: nn.Module = nn.Sequential(nn.Linear(2 * latent, hidden), nn.SiLU(), nn.Linear(hidden, output))
+        if config.predictor == "conv" and grid is not None:
+            self.inverse = MapInverse(latent, hidden, output, grid)
 
     def begin(self, latent: Tensor) -> Carry:
         """What a roll-out from latents ``[..., D]`` carries: tensors ``[..., E, *]``, its members' latents first."""
@@ -139,12 +154,14 @@ class WorldModel(nn.Module):
         return torch.stack(latents, dim=-2), torch.stack(features, dim=-2)
 
 
-def _predictor(
-    config: WorldModelConfig, latent: int, actions: int
-) -> MLPPredictor | GRUPredictor | TransformerPredictor:
+def _predictor(config: WorldModelConfig, latent: int, actions: int, grid: tuple[int, int] | None) -> Member:
     match config.predictor:
         case "mlp":
             return MLPPredictor(latent, actions, config.hidden)
+        case "conv":
+            if grid is None:
+                raise ValueError("predictor conv needs latents that are a map; set perception.latents to map")
+            return ConvPredictor(latent, actions, config.hidden, grid)
         case "gru":
             return GRUPredictor(latent, actions, config.hidden)
         case "transformer":

@@ -383,12 +383,15 @@ def test_goals_are_those_of_the_windows_first_episode(written: int, kept: bool) 
         memory.keep_latents(lambda percepts: percepts[:, -1])
     draws, met = rng(), set()
     for _ in range(40):
-        window = memory.sample(8, 3, draws)
+        window = memory.sample(8, 3, draws, goals=3)
         assert window.goal is not None
-        seen = window.goal.flatten() if kept else window.goal[:, -1, 0]
+        assert window.goal.shape[:2] == (8, 3)
+        goal = window.goal.flatten(0, 1)
+        seen = goal.flatten() if kept else goal[:, -1, 0]
         if not kept:
-            assert ((window.goal[:, 0, 0] == seen) | (seen < 5000)).all()  # a goal has no past
-        stream, now = window.action[:, 0] // 1000, window.action[:, 0] % 1000
+            assert ((goal[:, 0, 0] == seen) | (seen < 5000)).all()  # a goal has no past
+        acted = window.action[:, 0].repeat_interleave(3)
+        stream, now = acted // 1000, acted % 1000
         begin = now // 6 * 6
         asked_for = seen == 5000 + 1000 * stream + begin
         hindsight = (seen - 1000 * stream >= begin) & (seen - 1000 * stream < begin + 6)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.predictors import (
+    ConvPredictor,
     Ensemble,
     GRUPredictor,
     MLPPredictor,
@@ -20,14 +21,16 @@ from torch import Tensor, nn
 
 LATENT, WIDTH, HIDDEN, CONTEXT = 3, 2, 16, 3
 BOX = spaces.Box(-1.0, 1.0, (WIDTH,))
-NAMES: list[PredictorName] = ["mlp", "gru", "transformer"]
+GRID = (1, LATENT)
+NAMES: list[PredictorName] = ["mlp", "conv", "gru", "transformer"]
 KINDS = [(name, members) for name in NAMES for members in (1, 3)]
 each_kind = pytest.mark.parametrize(("name", "members"), KINDS, ids=[f"{n} x{e}" for n, e in KINDS])
 each_name = pytest.mark.parametrize("name", NAMES)
 
-Single = MLPPredictor | GRUPredictor | TransformerPredictor
+Single = MLPPredictor | ConvPredictor | GRUPredictor | TransformerPredictor
 MAKE: dict[str, Callable[[], Single]] = {
     "mlp": lambda: MLPPredictor(LATENT, WIDTH, HIDDEN),
+    "conv": lambda: ConvPredictor(LATENT, WIDTH, HIDDEN, GRID),
     "gru": lambda: GRUPredictor(LATENT, WIDTH, HIDDEN),
     "transformer": lambda: TransformerPredictor(LATENT, WIDTH, HIDDEN, layers=2, heads=2, context=CONTEXT),
 }
@@ -50,7 +53,7 @@ def make(name: PredictorName, members: int = 1) -> WorldModel:
     config = WorldModelConfig(name, HIDDEN, members, heads=2, context=CONTEXT, bins=11)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = WorldModel(config, LATENT, ActionEncoder(BOX))
+        model = WorldModel(config, LATENT, ActionEncoder(BOX), GRID)
     awake(model)
     return model
 
@@ -167,7 +170,7 @@ def test_what_is_done_later_changes_nothing_before(name: PredictorName, members:
     assert (first[:, :, 4:] - second[:, :, 4:]).abs().amax(-1).min() > 1e-4
 
 
-@pytest.mark.parametrize(("name", "reach"), [("mlp", 1), ("gru", 6), ("transformer", CONTEXT)])
+@pytest.mark.parametrize(("name", "reach"), [("mlp", 1), ("conv", 1), ("gru", 6), ("transformer", CONTEXT)])
 def test_the_past_reaches_as_far_as_it_should(name: str, reach: int) -> None:
     """With latents that are given, step t looks back on the last one, on all, or on those within the context."""
     with torch.random.fork_rng():
@@ -269,7 +272,7 @@ def test_members_imagine_what_each_alone_would(name: PredictorName) -> None:
 
 def test_an_ensemble_starts_with_members_that_differ() -> None:
     config = WorldModelConfig(hidden=HIDDEN, members=3)
-    model = WorldModel(config, LATENT, ActionEncoder(BOX))
+    model = WorldModel(config, LATENT, ActionEncoder(BOX), GRID)
     for name, parameter in model.predictor.named_parameters():
         if name.endswith("weight") and parameter.dim() == 3:
             assert (parameter[0] - parameter[1]).abs().mean() > 1e-3, name
@@ -357,7 +360,7 @@ def taught(name: PredictorName, inertia: float, members: int = 1, updates: int =
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = WorldModelConfig(name, hidden=32, members=members, heads=2, context=5, events=False)
-        model = WorldModel(config, LATENT, ActionEncoder(BOX))
+        model = WorldModel(config, LATENT, ActionEncoder(BOX), GRID)
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for update in range(updates):
         for group in optimiser.param_groups:
@@ -377,7 +380,7 @@ def errors(model: WorldModel, path: Tensor, action: Tensor) -> Tensor:
     return (latent - path).square().mean((0, 2))[1:]
 
 
-@pytest.mark.parametrize(("name", "members"), [("mlp", 1), ("gru", 1), ("transformer", 1), ("mlp", 3)])
+@pytest.mark.parametrize(("name", "members"), [("mlp", 1), ("conv", 1), ("gru", 1), ("transformer", 1), ("mlp", 3)])
 def test_known_dynamics_are_learnt(name: PredictorName, members: int) -> None:
     model = taught(name, 0.0, members)
     path, action = walk(1000, 10**6, 0.0)

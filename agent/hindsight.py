@@ -1,0 +1,94 @@
+"""Short plans towards many goals: what the critic and the actor of a goal task learn from.
+
+The world does not care what for one acts, so courses of action are imagined once and judged by every goal (hindsight,
+1707.01495).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..modules.cost import interoception, plan_energy
+from ..modules.critic import Critic
+from ..modules.types import Configuration, State, required_goal
+from ..planners import ActionSpace, uniform
+from .modes import Modules
+
+_SHARPNESS = 3.0
+
+
+@dataclass(frozen=True)
+class ShortPlans:
+    """What is best to do next from N states towards G goals each, as far as a few short courses can tell.
+
+    Attributes:
+        state: ``[N, D]``.
+        goal: ``[N, G, D]``.
+        energy: F of the best course ``[N, G]``.
+        target: What an actor should imitate ``[N, G, P]``: mean and standard deviation of the good courses' first
+            actions (Box), or their probabilities.
+        gain: By how much the best course is better than the mean one ``[N, G]``.
+    """
+
+    state: State
+    goal: Tensor
+    energy: Tensor
+    target: Tensor
+    gain: Tensor
+
+
+@torch.no_grad()
+def short_plans(
+    m: Modules,
+    critic: Critic,
+    state: State,
+    configuration: Configuration,
+    courses: int,
+    space: ActionSpace,
+    generator: torch.Generator,
+) -> ShortPlans:
+    """Imagine courses that hold one random action each, and see how good they are for every goal.
+
+    The target is the mean of the courses weighted by exp(−3·(F − min F)/std F), as in MPPI.
+
+    Args:
+        m: The modules.
+        critic: Judges where the courses end.
+        state: ``[N, D]``.
+        configuration: Goals ``[N, G, D]``, weights, discount and the horizon T of the courses.
+        courses: How many, S.
+        space: Of actions.
+        generator: Draws the courses.
+    """
+    goal = required_goal(configuration, "learner")
+    actions = uniform(space, len(goal), courses, configuration.horizon, generator, hold=configuration.horizon)
+    encoded = m.world_model.actions(actions)
+    imagined, _ = m.world_model.unroll(state.latent.unsqueeze(1).expand(-1, courses, -1), encoded)
+    members = imagined.shape[2]
+    latent = imagined.flatten(1, 2)  # [N, S·E, T+1, D]: every member's course is judged, then their mean
+    distance = _distances(latent[:, :, 1:], goal)
+    nothing = torch.zeros_like(distance)
+    effort = m.world_model.actions.effort(encoded).repeat_interleave(members, 1).unsqueeze(1)
+    iota = interoception(nothing, nothing, effort.expand_as(distance), distance)
+    costs = m.intrinsic_cost(iota, configuration.u).sum(-1)
+    terminal = critic(State(latent[:, :, -1]), configuration).sum(-1)  # [N, G, S·E]
+    energy = plan_energy(costs, torch.ones_like(costs), terminal, configuration.discount)
+    energy = energy.unflatten(-1, (courses, members)).mean(-1)
+    best = energy.amin(-1)
+    weights = (-_SHARPNESS * (energy - best.unsqueeze(-1)) / energy.std(-1, keepdim=True).clamp(min=1e-6)).softmax(-1)
+    first = encoded[:, :, 0] if m.world_model.actions.discrete else actions[:, :, 0]  # [N, S, P]
+    mean = weights @ first
+    if m.world_model.actions.discrete:
+        return ShortPlans(state, goal, best, mean, energy.mean(-1) - best)
+    variance = (weights @ first.square() - mean.square()).clamp(min=0)
+    return ShortPlans(state, goal, best, torch.cat([mean, variance.sqrt()], dim=-1), energy.mean(-1) - best)
+
+
+def _distances(latent: Tensor, goal: Tensor) -> Tensor:
+    """Mean squared distances ``[N, G, S, T]`` of latents ``[N, S, T, D]`` and goals ``[N, G, D]``, by one product."""
+    squares = latent.square().sum(-1).unsqueeze(1) + goal.square().sum(-1)[..., None, None]
+    products = (goal @ latent.flatten(1, 2).transpose(1, 2)).unflatten(-1, latent.shape[1:3])
+    return ((squares - 2 * products) / latent.shape[-1]).clamp(min=0)

@@ -1,0 +1,101 @@
+"""Short plans towards many goals: against every course and goal taken one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from forethought.agent.agent import Agent
+from forethought.agent.config import BehaviourLoss
+from forethought.agent.hindsight import ShortPlans, short_plans
+from forethought.agent.learning import Learner
+from forethought.agent.modes import Energy
+from forethought.modules.types import Configuration, State, drive_weights
+from forethought.planners import uniform
+
+from .small import make_agent, make_window
+
+N, G, COURSES, STEPS = 5, 3, 7, 4
+
+
+def planned(agent: Agent, seed: int = 3) -> tuple[ShortPlans, Configuration]:
+    draws = torch.Generator().manual_seed(0)
+    weights = drive_weights(goal=1.0, effort=0.1)
+    goal = torch.randn(N, G, 8, generator=draws)
+    configuration = Configuration(weights, weights, goal=goal, discount=0.9, horizon=STEPS)
+    state = State(torch.randn(N, 8, generator=draws))
+    plans = short_plans(
+        agent.modules, agent.modules.critic, state, configuration, COURSES, agent.spaces.action,
+        torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    return plans, configuration
+
+
+def awake(members: int = 1) -> Agent:
+    agent = make_agent(goals=True, members=members)
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for network in agent.networks().values():
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=draws))
+    return agent
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_every_course_is_judged_by_every_goal_as_a_plan_is(members: int) -> None:
+    agent = awake(members)
+    plans, configuration = planned(agent)
+    actions = uniform(agent.spaces.action, N, COURSES, STEPS, torch.Generator().manual_seed(3), hold=STEPS)
+    for g in range(G):
+        one = replace(configuration, goal=plans.goal[:, g])
+        with torch.no_grad():
+            energy = Energy(agent.modules, plans.state, one)(actions)
+        assert torch.allclose(plans.energy[:, g], energy.amin(1), atol=1e-4)
+        assert torch.allclose(plans.gain[:, g], energy.mean(1) - energy.amin(1), atol=1e-4)
+        best = actions[torch.arange(N), energy.argmin(1), 0]
+        likeliest = plans.target[:, g].gather(1, best[:, None])[:, 0]
+        assert (likeliest > 1 / plans.target.shape[-1]).all()
+    assert torch.allclose(plans.target.sum(-1), torch.ones(N, G), atol=1e-5)
+    assert plans.energy.std(1).min() > 1e-4  # goals differ
+
+
+def test_many_goals_cost_as_many_predictor_calls_as_one() -> None:
+    agent = awake()
+    model = agent.modules.world_model
+    before = model.calls
+    planned(agent)
+    assert model.calls - before == N * COURSES * STEPS
+
+
+def test_an_update_learns_from_all_goals() -> None:
+    """The critic's loss of several goals is the mean of theirs."""
+    agent = awake()
+    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, hindsight=4))
+    learner = Learner(agent, 1)
+    window = make_window()
+    plans = learner.short_plans(window)
+    assert plans is not None and plans.goal.shape[1] == 4
+    whole, _ = learner._goal_critic_loss(plans)
+    parts = [
+        learner._goal_critic_loss(replace(plans, goal=plans.goal[:, g : g + 1], energy=plans.energy[:, g : g + 1]))[0]
+        for g in range(4)
+    ]
+    assert torch.allclose(whole, torch.stack(parts).mean(), rtol=1e-5)
+
+
+def test_the_actor_imitates_short_plans() -> None:
+    agent = awake()
+    behaviour = BehaviourLoss(steps=3, courses=16, hindsight=2, imitation=1.0, improvement=0.0)
+    agent.config = replace(agent.config, behaviour=behaviour, schedule=replace(agent.config.schedule, reanalyse=0))
+    learner = Learner(agent, 1)
+    window = make_window(batch=16)
+    plans = learner.short_plans(window)
+    losses = [learner.actor_update(window, None, plans)["imitation"] for _ in range(60)]
+    assert losses[-1] < 0.9 * losses[0]
+    shuffled = replace(plans, target=plans.target.roll(1, 0)) if plans is not None else None
+    assert learner.actor_update(window, None, shuffled)["imitation"] > losses[-1]
+
+
+def test_a_reward_task_makes_no_short_plans() -> None:
+    assert Learner(make_agent(), 1).short_plans(make_window()) is None
