@@ -490,12 +490,13 @@ def test_errors_of_the_system_name_the_file() -> None:
 def test_progress_counts_phases_over_the_whole_schedule() -> None:
     from forethought.progress import Phase, clock
 
-    phase = Phase(30, 0)
+    phase = Phase(30)
     for stretch in (10, 1, 1, 18):
         for done in range(1, stretch + 1):
             phase.advance(done, stretch)
     assert phase.done == phase.total == 30 and phase.left == 0
-    half = Phase(40, 20)
+    half = Phase(40)
+    half.base = half.done = half.began = 20
     half.seconds = 10.0
     assert half.left is None
     half.advance(10, 20)
