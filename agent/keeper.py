@@ -116,10 +116,15 @@ class Keeper:
         """Leave a report of what went wrong; returns where it is, and where the run can go on, in words."""
         trainer = self.trainer
         place = {"phase": trainer.phase, "updates": trainer.learner.done, **trainer.progress()}
-        crash = write_crash(self.folder, error, {"at": place, **self.facts}, trainer.window, trainer.agent.networks())
+        try:
+            networks = trainer.agent.networks()
+            where_to = write_crash(self.folder, error, {"at": place, **self.facts}, trainer.window, networks)
+            details = f"details in {where_to}"
+        except OSError as trouble:
+            details = f"no details could be written ({trouble})"
         kept = f"the checkpoint of unit {int(self.last.path.name)} is kept" if self.last else "there is no checkpoint"
         where = f"in unit {trainer.units + 1} ({trainer.phase}; {trainer.learner.done} world-model updates done)"
-        return f"{where}; {kept}; details in {crash}"
+        return f"{where}; {kept}; {details}"
 
     def lower(self, error: BaseException) -> str | None:
         """What to lower when memory gave out; None for any other error."""

@@ -98,7 +98,7 @@ class Trainer:
     def collect(self, behaviour: ResumableBehaviour, decisions: int) -> Metrics:
         """Act for so many decisions over all environments and remember them; returns what happened."""
         steps = max(1, decisions // self.env.num_envs)
-        self.phase, self.behaviour = "collect", behaviour
+        self.phase, self.behaviour, self.whole = "collect", behaviour, False
         if self.resumed is not None:
             behaviour.restore(self.resumed)
             self.resumed = None
@@ -107,7 +107,6 @@ class Trainer:
             self.returns = []
         seed = self.agent.config.seed + self.resets - 1
         for step in islice(interact(self.env, behaviour, seed=seed, start=self.present), steps - self.taken):
-            self.whole = False
             self.memory.write(
                 step.seen,
                 step.action,
@@ -130,7 +129,6 @@ class Trainer:
             told = self.taken % 50 == 0 or self.taken == steps
             mean = float(np.mean(self.returns)) if self.returns else 0.0
             self._unit("collect", self.taken, steps, {"return": mean} if told else None)
-        self.whole = False
         return (
             {"return": float(np.mean(self.returns)), "episodes": len(self.returns)} if self.returns else {"episodes": 0}
         )
@@ -146,9 +144,8 @@ class Trainer:
     def learn_model(self, first: int, updates: int) -> None:
         """World-model updates number ``first`` to ``first + updates`` on windows from memory."""
         config, m = self.agent.config.model_loss, self.agent.modules
-        self.phase = "world model"
+        self.phase, self.whole = "world model", False
         while (done := self.learner.done - first) < updates:
-            self.whole = False
             window = self.draw(config.batch, config.steps, config.balance)
             with statistics_kept(m.perception, self.learner.target_perception):
                 metrics = self.learner.world_model_update(window)
@@ -185,9 +182,8 @@ class Trainer:
     def learn_predictor(self, updates: int) -> None:
         """World-model updates with perception at rest."""
         config, schedule = self.agent.config.model_loss, self.agent.config.schedule
-        self.phase = "predictor"
+        self.phase, self.whole = "predictor", False
         while self.tuned < updates:
-            self.whole = False
             window = self.draw(schedule.predictor_batch, config.steps, config.balance)
             metrics = self.learner.predictor_update(window, self.tuned, updates)
             self.tuned += 1
@@ -196,9 +192,8 @@ class Trainer:
     def learn_behaviour(self, updates: int) -> None:
         """Critic and actor updates on windows from memory."""
         config = self.agent.config.behaviour
-        self.phase = "behaviour"
+        self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
-            self.whole = False
             window = self.draw(config.batch, config.steps)
             dream = self.learner.dream(window)
             metrics = self.learner.critic_update(window, dream) | self.learner.actor_update(window, dream)

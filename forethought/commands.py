@@ -34,7 +34,7 @@ from .agent.protocols import (
     protocol_key,
 )
 from .agent.report import table, write_report
-from .agent.resume import FOLDER
+from .agent.resume import FOLDER, newest
 from .agent.run import CompareConfig
 from .agent.storage import read_json
 from .envs.make import has_levels
@@ -128,7 +128,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     default, name = preset(id), given("--run", rest)
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
-        default = _read_settings(folder)
+        default = _read_settings(newest(folder / FOLDER) or folder)
     options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
     config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
     if config.env.id != id:
@@ -143,7 +143,7 @@ def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
     """Refuse to write over a run that nobody gave up; remove one that was."""
     if options.resume and options.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    if options.resume or not any((folder / name).exists() for name in ("config.json", "progress.json")):
+    if options.resume or not any((folder / name).exists() for name in ("config.json", "progress.json", FOLDER)):
         return
     if not options.overwrite:
         raise ValueError(
