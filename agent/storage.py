@@ -254,9 +254,13 @@ def parse_array(content: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     """
     buffer = io.BytesIO(content)
     npy: Any = np.lib.format  # whose types say too little
-    if npy.read_magic(buffer) != (1, 0):
-        raise ValueError("its format is not version 1.0")
-    given, fortran, kind = npy.read_array_header_1_0(buffer, max_header_size=_NPY_HEADER_LIMIT)
+    try:
+        version = npy.read_magic(buffer)
+        given, fortran, kind = npy.read_array_header_1_0(buffer, max_header_size=_NPY_HEADER_LIMIT)
+    except Exception as error:  # numpy's parser lets through whatever Python's tokenizer and parser raise
+        raise ValueError(f"its header cannot be read: {error}") from error
+    if version != (1, 0):
+        raise ValueError(f"its format is version {version[0]}.{version[1]}, expected version 1.0")
     if given != shape or kind != dtype or fortran:
         raise ValueError(f"it holds {kind} {list(given)}, expected {dtype} {list(shape)}")
     data = content[buffer.tell() :]
