@@ -66,6 +66,12 @@ class Keeper:
             before = sorted(self.checkpoints.glob("[0-9]*"))[:-1]
             hint = f"; remove {latest} to go on from {before[-1].name}" if before else ""
             raise type(error)(f"{error}{hint}") from error
+        if self.last.versions != self.facts.get("versions"):
+            warnings.warn(
+                f"{latest} was made with {self.last.versions} and goes on with {self.facts.get('versions')}; the run may "
+                "become another one",
+                stacklevel=2,
+            )
         prune(self.checkpoints, self.trainer.agent.config.saving.keep)
         self.units = self.trainer.units
         score = self.folder / "best" / "score.json"

@@ -103,6 +103,8 @@ class Saved:
     slots: dict[str, int]
     changes: int
     """`ShortTermMemory.changes` at that time."""
+    versions: Any = None
+    """Of the packages that made it."""
 
 
 def save_checkpoint(trainer: Trainer, folder: Path, facts: dict[str, Any], last: Saved | None) -> Saved:
@@ -151,7 +153,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, facts: dict[str, Any], last:
             + (f"{kept.name} is kept" if kept else "there is none before it")
             + "; free some space or mend the folder's permissions"
         ) from error
-    return Saved(target, files, slots, trainer.memory.changes)
+    return Saved(target, files, slots, trainer.memory.changes, facts.get("versions"))
 
 
 def _write_pieces(
@@ -215,7 +217,7 @@ def load_checkpoint(trainer: Trainer, path: Path) -> Saved:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
         text = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} cannot be resumed from ({' '.join(text.split())})") from error
-    return Saved(path, files, slots, memory.changes)
+    return Saved(path, files, slots, memory.changes, manifest.get("versions"))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -128,6 +128,9 @@ class TrainingProgress:
         """How far the phases are, and how much of the curves is on the disk by now."""
         if self.writer is not None:
             self.writer.flush()
+            for path in self._curves():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         counts = {name: {key: getattr(phase, key) for key in _COUNTS} for name, phase in self.phases.items()}
         return {"phases": counts, "curves": {path.name: path.stat().st_size for path in self._curves()}}
 

@@ -324,6 +324,49 @@ def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pyte
         assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
 
 
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every point of every curve but those of wall time: step and value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_curves_of_a_broken_run_have_neither_gaps_nor_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped once, then broken off where nothing could be saved: points after the last checkpoint are made again."""
+    from forethought.agent.errors import Stopped
+    from forethought.agent.keeper import Keeper
+    from forethought.agent.learning import Learner
+
+    saving = ["--saving.minutes", "0", "--saving.units", "9"]
+    assert main(["train", "CartPole-v1", "--run", "whole", *TINY]) == 0
+    pause, update, calls = Keeper.pause, Learner.critic_update, [0]
+
+    def stopping(self: Keeper) -> None:
+        pause(self)
+        if self.trainer.units == 31:
+            raise Stopped(signal.SIGTERM)
+
+    def broken(self: Learner, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise FloatingPointError("the loss is nan")
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "pause", stopping)
+        assert main(["train", "CartPole-v1", "--run", "r", *TINY, *saving]) == 143
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "critic_update", broken)
+        assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 2
+    assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 0
+    whole, parts = points(Path("whole")), points(Path("r"))
+    assert parts == whole
+    assert [step for step, _ in whole["behaviour/critic"]] == list(range(1, 9))
+    assert (Path("r") / "weights.safetensors").read_bytes() == Path("whole/weights.safetensors").read_bytes()
+
+
 def test_a_collapsed_run_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
