@@ -66,16 +66,16 @@ class Keeper:
             before = sorted(self.checkpoints.glob("[0-9]*"))[:-1]
             hint = f"; remove {latest} to go on from {before[-1].name}" if before else ""
             raise type(error)(f"{error}{hint}") from error
-        if self.last.versions != self.facts.get("versions"):
-            warnings.warn(
-                f"{latest} was made with {self.last.versions} and goes on with {self.facts.get('versions')}; the run may "
-                "become another one",
-                stacklevel=2,
-            )
+        made, here = self.last.versions, self.facts.get("versions")
+        if made != here:
+            warnings.warn(f"{latest} was made with {made}, here are {here}; the run may become another", stacklevel=2)
         prune(self.checkpoints, self.trainer.agent.config.saving.keep)
         self.units = self.trainer.units
         score = self.folder / "best" / "score.json"
-        self.best = float(read_json(score)["return"]) if score.is_file() else None
+        try:
+            self.best = float(read_json(score)["return"]) if score.is_file() else None
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{score} is damaged (it says no return); remove {score.parent}") from error
 
     def pause(self) -> None:
         """Between two units of work: keep the best agent, stop if asked to, save if it is time.

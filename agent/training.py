@@ -127,11 +127,11 @@ class Trainer:
             self.streamed += 1
             self.decisions += self.env.num_envs
             told = self.taken % 50 == 0 or self.taken == steps
-            mean = float(np.mean(self.returns)) if self.returns else 0.0
-            self._unit("collect", self.taken, steps, {"return": mean} if told else None)
-        return (
-            {"return": float(np.mean(self.returns)), "episodes": len(self.returns)} if self.returns else {"episodes": 0}
-        )
+            self._unit("collect", self.taken, steps, {"return": self._mean_return()} if told else None)
+        return ({"return": self._mean_return()} if self.returns else {}) | {"episodes": len(self.returns)}
+
+    def _mean_return(self) -> float:
+        return float(np.mean(self.returns)) if self.returns else 0.0
 
     def begin_stream(self) -> None:
         """What comes next does not follow what came before: the environments are reset."""
@@ -142,7 +142,7 @@ class Trainer:
         self.present = None
 
     def learn_model(self, first: int, updates: int) -> None:
-        """World-model updates number ``first`` to ``first + updates`` on windows from memory."""
+        """World-model updates on windows from memory, so many from number ``first`` on."""
         config, m = self.agent.config.model_loss, self.agent.modules
         self.phase, self.whole = "world model", False
         while (done := self.learner.done - first) < updates:

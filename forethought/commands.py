@@ -167,7 +167,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
             warnings.filterwarnings("ignore", message=".*reward is a NaN value")  # an error of ours says it better
             run.train(config, folder, progress, resume)
     except KeyboardInterrupt as stop:
-        if progress.writer is None or not (folder / "progress.json").is_file():
+        if not (folder / "progress.json").is_file():
             raise
         number: int = getattr(stop, "number", signal.SIGINT)
         _tell(console, f"stopped; everything so far is saved in {folder}")

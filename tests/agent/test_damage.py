@@ -328,6 +328,13 @@ def test_a_run_with_a_damaged_checkpoint_says_how_to_go_on(original: Path, tmp_p
     train(tiny(), run, ignore, resume=True)
 
 
+def test_other_versions_are_said(original: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(original.parent.parent, tmp_path / "run"))
+    seal(run / "checkpoints" / original.name, lambda manifest: manifest["versions"].update(torch="1.0"))
+    with pytest.warns(UserWarning, match="was made with .*'torch': '1.0'.* may become another"):
+        train(tiny(), run, ignore, resume=True)
+
+
 def test_a_run_of_other_settings_is_not_resumed(original: Path, tmp_path: Path) -> None:
     run = original.parent.parent
     for other in (tiny(seed=1), replace(tiny(), behaviour=replace(tiny().behaviour, learning_rate=0.1))):

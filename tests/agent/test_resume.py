@@ -19,7 +19,7 @@ from forethought.agent import keeper, resume, training
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.config import RunConfig, Saving
 from forethought.agent.presets import preset
-from forethought.agent.run import train
+from forethought.agent.run import prepare, train
 from forethought.agent.training import Trainer
 from forethought.modules.configurator import Thinking
 from forethought.modules.memory import MemoryShape, ShortTermMemory
@@ -169,6 +169,18 @@ def test_the_comparison_sees_what_is_forgotten(tmp_path: Path, monkeypatch: pyte
     parts = live(config, tmp_path / "parts", monkeypatch, (10,))
     with pytest.raises(AssertionError):
         assert_same(whole, parts)
+
+
+def test_a_suspicion_of_collapse_is_remembered() -> None:
+    agent, env = prepare(tiny())
+    one, other = Trainer(agent, env, ignore), Trainer(agent, env, ignore)
+    one.suspicion = "the latents ≈ one point"
+    other.restore(one.state())
+    assert other.suspicion == one.suspicion
+    one.suspicion = None
+    other.restore(one.state())
+    assert other.suspicion is None
+    env.close()
 
 
 class Moody(gymnasium.Env[NDArray[np.float32], int]):
