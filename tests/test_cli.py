@@ -324,6 +324,18 @@ def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pyte
         assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
 
 
+def test_a_second_writer_is_told_in_one_line(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from forethought.agent.faults import locked
+
+    before = (cartpole / "weights.safetensors").read_bytes()
+    with locked(cartpole):
+        for more in ([], ["--overwrite"]):
+            said = refusal(capsys, "train", "CartPole-v1", "--run", str(cartpole), *more, *TINY)
+            assert ("--overwrite" if not more else f"process {os.getpid()}") in said
+        assert main(["evaluate", str(cartpole), "--episodes", "1", "--mode", "mode-1", "--no-health"]) == 0  # may read
+    assert (cartpole / "weights.safetensors").read_bytes() == before
+
+
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Every point of every curve but those of wall time: step and value."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
