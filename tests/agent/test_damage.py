@@ -30,6 +30,8 @@ from forethought.agent.training import Trainer
 from .small import SEEK, fingerprints, tiny, wake
 from .test_resume import Stop, ignore
 
+pytestmark = pytest.mark.usefixtures("short_check_up")
+
 SECONDS = 5.0
 
 

@@ -29,6 +29,8 @@ from forethought.agent.training import Trainer
 from .small import fingerprints, make_agent, make_window, tiny
 from .test_resume import ignore, snapshot
 
+pytestmark = pytest.mark.usefixtures("short_check_up")
+
 SOON = replace(tiny(), saving=Saving(minutes=0, units=10))
 
 

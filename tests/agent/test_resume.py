@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from .small import fingerprints, tiny
 
+pytestmark = pytest.mark.usefixtures("short_check_up")
+
 SMALL_PIECE = 2_000  # bytes, so that even a tiny memory has several pieces
 
 
