@@ -83,6 +83,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def build_networks(
+    config: RunConfig, spaces: Spaces, actions: ActionEncoder
+) -> tuple[Perception, WorldModel, Critic, Actor]:
+    """The modules that have parameters, as the run's seed begins them."""
+    latent, goals = config.perception.latent, config.task.goals
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        perception = Perception(config.perception, spaces.shape)
+        world_model = WorldModel(config.world_model, latent, actions, perception.grid)
+        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid)
+        actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
+    return perception, world_model, critic, actor
+
+
 class Agent:
     """Six modules, a planner and a generator; `act` runs one decision in either mode.
 
@@ -99,14 +113,7 @@ class Agent:
             raise ValueError("the task is to reach goals but the environment shows none; set task.goals off")
         self.config, self.spaces = config, spaces
         self.device = pick_device(config.device)
-        actions = ActionEncoder(spaces.action)
-        latent = config.perception.latent
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            perception = Perception(config.perception, spaces.shape)
-            world_model = WorldModel(config.world_model, latent, actions, perception.grid)
-            critic = Critic(config.critic, latent, goals=config.task.goals, grid=perception.grid)
-            actor = Actor(config.actor, latent, actions, goals=config.task.goals, grid=perception.grid)
+        perception, world_model, critic, actor = build_networks(config, spaces, ActionEncoder(spaces.action))
         self.modules = Modules(
             configurator=Configurator(config.task),
             perception=perception.to(self.device).eval(),
@@ -165,6 +172,22 @@ class Acting:
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it will act on besides the next observation: recent ones, and the plans under way."""
+        arrays = {"frames": self.frames, "course": self.course, "age": self.age, "known": self.known}
+        start = {f"start{index}": part.clone() for index, part in enumerate(self.start)}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.frames, self.course, self.age, self.known = (
+            fitting(state[name], torch.from_numpy(getattr(self, name))).numpy().copy()
+            for name in ("frames", "course", "age", "known")
+        )
+        self.start = tuple(
+            fitting(state[f"start{index}"], part).to(part.device) for index, part in enumerate(self.start)
+        )
 
     def act(
         self, observation: Array | dict[str, Array], first: NDArray[np.bool_], active: NDArray[np.bool_]
@@ -226,6 +249,19 @@ class Acting:
         goal = np.asarray(observation["desired_goal"])[index]
         percept = np.repeat(goal[:, None], self.frames.shape[1], axis=1)
         return self.agent.modules.perception.encode(torch.from_numpy(percept).to(self.agent.device))
+
+
+def fitting(saved: Tensor, present: Tensor) -> Tensor:
+    """A saved tensor, if it has the shape and type of the one whose place it is to take.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if saved.shape != present.shape or saved.dtype != present.dtype:
+        raise ValueError(
+            f"a saved tensor is {saved.dtype} {list(saved.shape)}, expected {present.dtype} {list(present.shape)}"
+        )
+    return saved.clone()
 
 
 def _tensors(distribution: Distribution) -> tuple[Tensor, ...]:

@@ -1,63 +1,36 @@
-"""Saving and loading: weights as safetensors, settings as JSON, memory as `.npy`; loading never runs code.
+"""Agents on disk: weights as safetensors, settings as JSON; loading never runs code.
 
-A run folder holds `config.json` (settings and spaces), `weights.safetensors` (what acting needs), and, to go on
-training, `learner.safetensors`, `progress.json` and `memory/`.
+A run folder holds `config.json` (settings and spaces) and `weights.safetensors`: what acting needs. What going on with
+the training needs lies in its `checkpoints/`; see `agent.resume`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import types
 import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .agent import Agent, Spaces
+from ..modules.actions import ActionEncoder
+from .agent import Agent, Spaces, build_networks
 from .config import RunConfig
+from .storage import Shapes, read_json, read_tensors, tensor_bytes, write_atomically
 
 FORMAT = 1
+_MOST_PARTS = 1_000  # members or layers: networks are built one after the other
 T = TypeVar("T")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a crash or a full disk leaves the old file readable.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; the old file is unharmed.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(
-            f"could not write {path} ({error.strerror}); free some space or choose another run folder"
-        ) from error
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, beside)
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"could not write {path} ({error}); free some space or choose another run folder") from error
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""What turns the content of a `config.json` of some format into that of the next one."""
 
 
 def to_json(value: Any) -> Any:
@@ -68,7 +41,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], value: Any, where: str = "config") -> T:
-    """Rebuild nested dataclasses; unknown, missing and ill-typed settings are refused.
+    """Rebuild nested dataclasses; missing settings, which came later, get their defaults; others are refused.
 
     Raises:
         ValueError: The JSON does not describe this dataclass.
@@ -76,13 +49,15 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is {value!r}, expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if value.keys() != names:
-        wrong = ", ".join(sorted(value.keys() ^ names))
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := ", ".join(sorted(value.keys() - fields.keys())):
         raise ValueError(
-            f"{where} does not have the fields of {kind.__name__} (differing: {wrong}); another version wrote it"
+            f"{where} has settings that {kind.__name__} does not know: {unknown}; another version wrote it"
         )
-    return kind(**{name: _convert(hints[name], value[name], f"{where}.{name}") for name in names})
+    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := ", ".join(sorted(needed - value.keys())):
+        raise ValueError(f"{where} lacks {missing}; correct the file or train again")
+    return kind(**{name: _convert(hints[name], given, f"{where}.{name}") for name, given in value.items()})
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -124,15 +99,13 @@ def _build_space(description: dict[str, Any]) -> spaces.Box | spaces.Discrete | 
     raise ValueError(f"unknown action space {kind!r} in config.json; expected Discrete, MultiDiscrete or Box")
 
 
-def save_agent(agent: Agent, folder: Path) -> None:
-    """Write what acting needs: `weights.safetensors` and then `config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def agent_files(agent: Agent) -> dict[str, bytes]:
+    """What acting needs, as the contents of `weights.safetensors` and `config.json`."""
     tensors = {
         f"{name}.{key}": tensor
         for name, network in agent.networks().items()
         for key, tensor in network.state_dict().items()
     }
-    save_tensors(folder / "weights.safetensors", tensors)
     seen = agent.spaces
     content = {
         "format": FORMAT,
@@ -144,58 +117,117 @@ def save_agent(agent: Agent, folder: Path) -> None:
             "action": describe_space(seen.action),
         },
     }
-    write_atomically(folder / "config.json", json.dumps(content, indent=2).encode())
+    return {"weights.safetensors": tensor_bytes(tensors), "config.json": json.dumps(content, indent=2).encode()}
 
 
-def load_agent(folder: Path, **changes: Any) -> Agent:
-    """Read an agent back.
-
-    Args:
-        folder: Of the run.
-        changes: Settings of `RunConfig` to replace (`device`, `threads`, `task` …).
+def save_agent(agent: Agent, folder: Path) -> None:
+    """Write what acting needs: `weights.safetensors` and then `config.json`.
 
     Raises:
-        FileNotFoundError: The folder holds no run.
-        ValueError: The files are damaged or of another version.
+        OSError: The disk is full or the folder cannot be written; what was there is unharmed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in agent_files(agent).items():
+        write_atomically(folder / name, content)
+
+
+def upgraded(content: Any, path: Path, wanted: int, migrations: dict[int, Callable[[dict[str, Any]], Any]]) -> Any:
+    """Bring the content of a file from its format to the wanted one, one migration after the other.
+
+    Raises:
+        ValueError: A format without a way from there.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (no object); restore it or train again")
+    given = content.get("format")
+    version = given if isinstance(given, int) and not isinstance(given, bool) else None
+    while version in migrations and version != wanted:
+        content = migrations[version](content)
+        version += 1
+    if version != wanted:
+        raise ValueError(f"{path} has format {given!r}, this version reads {wanted}; train again")
+    return content
+
+
+def read_settings(folder: Path) -> tuple[RunConfig, Spaces]:
+    """Settings and spaces of an agent on disk.
+
+    Raises:
+        FileNotFoundError: The folder holds no agent.
+        ValueError: The file is damaged or of another version.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no trained agent (no config.json); give the folder that `forethought train` printed"
         )
+    content = upgraded(read_json(path), path, FORMAT, MIGRATIONS)
     try:
-        content = json.loads(path.read_text())
-        if content.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; train again")
-        config = dataclasses.replace(from_json(RunConfig, content["config"]), **changes)
-        seen = content["spaces"]
-        found = Spaces(tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), _build_space(seen["action"]))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        config, seen = from_json(RunConfig, content["config"]), content["spaces"]
+        if not all(isinstance(side, int) and side > 0 for side in seen["shape"]):
+            raise ValueError(f"{path} has the observation shape {seen['shape']}, expected positive whole numbers")
+        return config, Spaces(
+            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), _build_space(seen["action"])
+        )
+    except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
-    agent = Agent(config, found)
-    tensors = read_tensors(folder / "weights.safetensors")
+
+
+def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
+    """Names and shapes of an agent's weights, without making them.
+
+    Raises:
+        ValueError: Settings that do not fit the spaces, or that nobody can mean.
+    """
+    if max(config.world_model.members, config.world_model.layers) > _MOST_PARTS:
+        raise ValueError(
+            f"world_model has {config.world_model.members} members and {config.world_model.layers} layers, expected at "
+            f"most {_MOST_PARTS}; correct config.json or train again"
+        )
+    actions = ActionEncoder(seen.action)
+    try:
+        with torch.device("meta"):
+            networks = build_networks(config, seen, actions)
+    except (RuntimeError, TypeError, ArithmeticError) as error:
+        raise ValueError(f"config.json describes networks that cannot be built ({error}); train again") from error
+    names = ("perception", "world_model", "critic", "actor")
+    return {
+        f"{name}.{key}": tuple(tensor.shape)
+        for name, network in zip(names, networks, strict=True)
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def load_agent(folder: Path, **changes: Any) -> Agent:
+    """Read an agent back.
+
+    Args:
+        folder: Of the run, or of one of its checkpoints.
+        changes: Settings of `RunConfig` to replace (`device`, `threads`, `task` …).
+
+    Raises:
+        FileNotFoundError: The folder holds no agent.
+        ValueError: The files are damaged or of another version.
+    """
+    config, seen = read_settings(folder)
+    config = dataclasses.replace(config, **changes)
+    path = folder / "weights.safetensors"
+    tensors = read_tensors(path, weight_shapes(config, seen))
+    agent = Agent(config, seen)
     for name, network in agent.networks().items():
-        part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            network.load_state_dict(part)
-        except RuntimeError as error:
-            raise ValueError(f"{folder / 'weights.safetensors'} does not fit config.json: {error}") from error
+        network.load_state_dict(part(tensors, name))
     return agent
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+def part(tensors: Mapping[str, T], name: str) -> dict[str, T]:
+    """The entries called ``name.…``, under the rest of their names."""
+    start = f"{name}."
+    return {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
 
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is damaged.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the run was not saved completely")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+
+def prefixed(name: str, tensors: Mapping[str, T]) -> dict[str, T]:
+    """Undo `part`."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}
 
 
 def check_same_world(agent: Agent, seen: Spaces, id: str) -> None:
@@ -219,58 +251,28 @@ def check_same_world(agent: Agent, seen: Spaces, id: str) -> None:
         )
 
 
-def save_memory(folder: Path, data: dict[str, NDArray[Any]], cursor: int, filled: int) -> None:
-    """Write the memory's arrays (only what is filled) as `.npy` files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in data.items():
-        beside = folder / f"{name}.npy.part"
-        try:
-            with beside.open("wb") as file:
-                np.save(file, array[:, :filled], allow_pickle=False)
-            beside.replace(folder / f"{name}.npy")
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise OSError(f"could not write {folder} ({error.strerror}); free some space") from error
-    write_atomically(folder / "cursor.json", json.dumps({"cursor": cursor, "filled": filled}).encode())
-
-
-def load_memory(folder: Path, data: dict[str, NDArray[Any]]) -> tuple[int, int]:
-    """Read the memory's arrays back into ``data``; returns cursor and fill.
-
-    Raises:
-        ValueError: An array is missing, damaged or of another shape.
-    """
-    try:
-        state = json.loads((folder / "cursor.json").read_text())
-        cursor, filled = int(state["cursor"]), int(state["filled"])
-        length = min(target.shape[1] for target in data.values())
-        if not (0 <= filled <= length and 0 <= cursor < length):
-            raise ValueError(f"cursor {cursor} and fill {filled} of {length} entries")
-        for name, target in data.items():
-            array = np.load(folder / f"{name}.npy", allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name}.npy is an archive")
-            if array.shape != target[:, :filled].shape or array.dtype != target.dtype:
-                raise ValueError(f"{name} has shape {array.shape}, expected {target[:, :filled].shape}")
-            target[:, :filled] = array
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"the memory in {folder} cannot be read ({error}); start a new run") from error
-    return cursor, filled
-
-
 def optimiser_tensors(name: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The running averages of an Adam optimiser as named tensors."""
     state = optimiser.state_dict()["state"]
     return {
-        f"{name}.{index}.{key}": torch.as_tensor(value) for index, part in state.items() for key, value in part.items()
+        f"{name}.{index}.{key}": torch.as_tensor(value).clone()
+        for index, averages in state.items()
+        for key, value in averages.items()
     }
 
 
 def load_optimiser(name: str, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo `optimiser_tensors`."""
+    """Undo `optimiser_tensors`.
+
+    Raises:
+        ValueError: The averages do not fit the parameters.
+    """
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for full, tensor in tensors.items():
-        if full.startswith(f"{name}."):
-            index, key = full.removeprefix(f"{name}.").split(".")
-            state.setdefault(int(index), {})[key] = tensor
+    for full, tensor in part(tensors, name).items():
+        index, key = full.split(".")
+        shape = torch.Size([]) if key == "step" else parameters[int(index)].shape
+        if tensor.shape != shape:
+            raise ValueError(f"{name}.{full} is {list(tensor.shape)}, expected {list(shape)}")
+        state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -190,6 +190,18 @@ class BehaviourLoss:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """When a run is saved, so that it can go on where it was."""
+
+    minutes: float = 5.0
+    """Minutes between checkpoints; 0: none by time. A stopped run is saved in any case."""
+    units: int = 0
+    """Units of work (steps of all environments, updates) between checkpoints besides; 0: by time alone."""
+    keep: int = 2
+    """Checkpoints that are kept while training; a finished run needs none."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run."""
 
@@ -202,6 +214,7 @@ class RunConfig:
     model_loss: WorldModelLoss = field(default_factory=WorldModelLoss)
     behaviour: BehaviourLoss = field(default_factory=BehaviourLoss)
     schedule: Schedule = field(default_factory=Schedule)
+    saving: Saving = field(default_factory=Saving)
     seed: int = 0
     """Seed of every generator of the run."""
     device: str = "auto"

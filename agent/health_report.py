@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
-from .checkpoint import write_atomically
 from .checkup import Health
 from .health import BLIND, LEAST_STD, LEAST_USE, collapse
 from .imagination import Imagination, Points
+from .storage import write_atomically
 
 _INK, _FAINT, _LINE = "#1F2328", "#656D76", "#B8BEC5"
 _MODEL, _OTHER, _STILL = "#0072B2", "#D55E00", "#7F7F7F"

@@ -8,9 +8,13 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from .agent import Array, Decision
+from .agent import Array, Decision, fitting
+from .checkpoint import part, prefixed
+from .storage import generator_from, generator_tensor
 
 Observation = Any  # an array [B, ...], or a dict of them in goal tasks
 VectorEnv = gymnasium.vector.VectorEnv[Any, Any, Any]
@@ -21,6 +25,18 @@ class Behaviour(Protocol):
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Decide; see `Acting.act`."""
+        ...
+
+
+class ResumableBehaviour(Behaviour, Protocol):
+    """A behaviour that can be left and gone on with."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it goes on from."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
         ...
 
 
@@ -37,6 +53,8 @@ class Step:
     infos: dict[str, Any]
     facts: dict[str, Any]
     """The infos that came with the observation; `infos` came with the next one."""
+    following: Observation = None
+    """The next observation; where the episode ended, the first of the next one."""
 
     @property
     def seen(self) -> Array:
@@ -55,6 +73,7 @@ def interact(
     active: NDArray[np.bool_] | None = None,
     seed: int | None = None,
     options: dict[str, Any] | None = None,
+    start: tuple[Observation, NDArray[np.bool_]] | None = None,
 ) -> Iterator[Step]:
     """Reset the environments and act in them for ever.
 
@@ -64,13 +83,24 @@ def interact(
         active: Where decisions are wanted ``[B]``; the caller may change it between steps. Everywhere by default.
         seed: Of the reset.
         options: Of the reset.
+        start: Go on without a reset from this observation, and where an episode begins with it ``[B]``.
+
+    Raises:
+        FloatingPointError: An observation or a reward is not finite.
     """
-    observation, facts = env.reset(seed=seed, options=options)
+    facts: dict[str, Any] = {}
+    if start is None:
+        observation, facts = env.reset(seed=seed, options=options)
+        first = np.ones(env.num_envs, np.bool_)
+        check_finite("observation", observation)
+    else:
+        observation, first = start
     wanted = np.ones(env.num_envs, np.bool_) if active is None else active
-    first = np.ones(env.num_envs, np.bool_)
     while True:
         decision = behaviour.act(observation, first, wanted)
         following, reward, terminated, truncated, infos = env.step(decision.action)
+        check_finite("observation", following)
+        check_finite("reward", reward)
         step = Step(
             observation,
             decision,
@@ -80,9 +110,25 @@ def interact(
             np.asarray(truncated),
             infos,
             facts,
+            following,
         )
         yield step
         observation, facts, first = following, infos, step.ended
+
+
+def check_finite(what: str, value: Observation) -> None:
+    """Refuse NaN and infinity before anything is made of them.
+
+    Raises:
+        FloatingPointError: Names the environment.
+    """
+    for array in value.values() if isinstance(value, dict) else (value,):
+        numbers = np.asarray(array)
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+            place = tuple(int(axis[0]) for axis in np.nonzero(~np.isfinite(numbers)))
+            raise FloatingPointError(
+                f"{what} of environment {place[0]} is {numbers[place]}, expected finite numbers; fix the environment"
+            )
 
 
 class RandomBehaviour:
@@ -103,6 +149,17 @@ class RandomBehaviour:
         assert isinstance(space, gymnasium.spaces.Box)
         return self.generator.uniform(space.low, space.high, size=(*shape, *space.shape)).astype(np.float32)
 
+    def state(self) -> dict[str, Tensor]:
+        """The generator and the actions that are held."""
+        held = {"action": torch.from_numpy(self.action.copy()), "age": torch.from_numpy(self.age.copy())}
+        return held | {"generator": generator_tensor(self.generator)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.action = fitting(state["action"], torch.from_numpy(self.action)).numpy()
+        self.age = fitting(state["age"], torch.from_numpy(self.age)).numpy()
+        self.generator = generator_from(state["generator"])
+
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Draw a new action where the last was held long enough."""
         renew = first | (self.age >= self.sticky)
@@ -116,8 +173,17 @@ class RandomBehaviour:
 class Exploring:
     """A behaviour whose actions are sometimes replaced by random ones."""
 
-    def __init__(self, behaviour: Behaviour, random: RandomBehaviour, chance: float) -> None:
+    def __init__(self, behaviour: ResumableBehaviour, random: RandomBehaviour, chance: float) -> None:
         self.behaviour, self.random, self.chance = behaviour, random, chance
+
+    def state(self) -> dict[str, Tensor]:
+        """That of the behaviour and of the random one."""
+        return prefixed("behaviour", self.behaviour.state()) | prefixed("random", self.random.state())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.behaviour.restore(part(state, "behaviour"))
+        self.random.restore(part(state, "random"))
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Decide as the behaviour does, then explore."""

@@ -19,6 +19,7 @@ from ..modules.memory import Window
 from ..modules.regularisers import follow
 from ..modules.types import DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
+from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, masked_mean, perceive, world_model_loss
 from .hindsight import ShortPlans, short_plans
 from .modes import imagine, think, trajectory_energy
@@ -66,10 +67,10 @@ class Learner:
     def __init__(self, agent: Agent, updates: int) -> None:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
-        parameters = [*m.perception.parameters(), *m.world_model.parameters()]
+        parameters = [*_named("perception", m.perception), *_named("world_model", m.world_model)]
         self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
-        self.critic_optimiser = torch.optim.Adam(m.critic.parameters(), behaviour.learning_rate)
-        self.actor_optimiser = torch.optim.Adam(m.actor.parameters(), behaviour.learning_rate)
+        self.critic_optimiser = torch.optim.Adam(_named("critic", m.critic), behaviour.learning_rate)
+        self.actor_optimiser = torch.optim.Adam(_named("actor", m.actor), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
         self.spread = 1.0  # of the returns in dreams
         self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
@@ -79,6 +80,33 @@ class Learner:
         """The slow copies of networks, by the name they are saved under."""
         slow: dict[str, torch.nn.Module] = {"target": self.target_critic}
         return slow if self.target_perception is None else slow | {"target_perception": self.target_perception}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that learning goes on from, besides the agent's weights."""
+        numbers = {"done": torch.tensor(self.done), "spread": torch.tensor(self.spread, dtype=torch.float64)}
+        tensors = numbers | {"generator": self.generator.get_state()}
+        for name, optimiser in self.optimisers().items():
+            tensors |= optimiser_tensors(name, optimiser)
+        for name, slow in self.targets().items():
+            tensors |= prefixed(name, slow.state_dict())
+        return tensors
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`.
+
+        Raises:
+            ValueError: It belongs to a learner with other settings.
+        """
+        for name, optimiser in self.optimisers().items():
+            load_optimiser(name, optimiser, state)
+        for name, slow in self.targets().items():
+            slow.load_state_dict(part(state, name))
+        self.generator.set_state(state["generator"])
+        self.done, self.spread = int(state["done"]), float(state["spread"])
+
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """By the name they are saved under."""
+        return {"model": self.model_optimiser, "critic": self.critic_optimiser, "actor": self.actor_optimiser}
 
     def _prediction_weight(self) -> float:
         config = self.agent.config.model_loss
@@ -373,13 +401,30 @@ def to_device(window: Window, device: torch.device) -> Window:
     return replace(window, **moved)
 
 
+def _named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters with the names that a message about them needs."""
+    return [(f"{name}.{key}", parameter) for key, parameter in network.named_parameters()]
+
+
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One gradient step, the gradient's norm clipped at 5; no other parameter receives a gradient."""
+    """One gradient step, the gradient's norm clipped at 5; no other parameter receives a gradient.
+
+    Raises:
+        FloatingPointError: A gradient is not finite; no parameter was changed.
+    """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+    norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
+    if not torch.isfinite(norm):
+        names = [name for group in optimiser.param_groups for name in group["param_names"]]
+        bad = [n for n, g in zip(names, gradients, strict=True) if g is not None and not torch.isfinite(g).all()]
+        raise FloatingPointError(
+            f"the gradient of {', '.join(bad[:3]) or 'all parameters together'}{' …' * (len(bad) > 3)} is not finite; "
+            "lower the learning rate or look at the environment's observations and rewards"
+        )
+    torch.nn.utils.clip_grads_with_norm_(parameters, 5.0, norm)
     optimiser.step()
 
 

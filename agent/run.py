@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -16,25 +17,17 @@ import torch
 
 from ..envs.make import has_levels
 from .agent import Agent, read_spaces
-from .checkpoint import (
-    check_same_world,
-    load_agent,
-    load_memory,
-    load_optimiser,
-    optimiser_tensors,
-    read_tensors,
-    save_agent,
-    save_memory,
-    save_tensors,
-    write_atomically,
-)
+from .checkpoint import check_same_world, save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
 from .config import RunConfig
-from .errors import CollapseError
+from .errors import CollapseError, OutOfMemoryError
 from .evaluation import Progress, Result, evaluate
+from .faults import locked, stop_requests
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
+from .keeper import Keeper
 from .oracle import ExpertBehaviour, OracleBehaviour
-from .training import PROGRESS, Report, Trainer
+from .storage import write_atomically
+from .training import Report, Trainer
 from .worlds import build_env
 
 
@@ -69,6 +62,7 @@ def check_settings(config: RunConfig) -> None:
         "model_loss.steps": loss.steps,
         "schedule.prefill": schedule.prefill,
         "schedule.sticky": schedule.sticky,
+        "saving.keep": config.saving.keep,
         "task.thinking.horizon": thinking.horizon,
         "task.thinking.candidates": thinking.candidates,
         "task.thinking.iterations": thinking.iterations,
@@ -78,6 +72,9 @@ def check_settings(config: RunConfig) -> None:
     for name, value in positive.items():
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
+    for name, span in (("minutes", config.saving.minutes), ("units", config.saving.units)):
+        if not 0 <= span < math.inf:
+            raise ValueError(f"saving.{name} is {span}, expected a number from 0")
     shares = {
         "task.discount": config.task.discount,
         "model_loss.balance": loss.balance,
@@ -110,29 +107,34 @@ def check_settings(config: RunConfig) -> None:
 
 
 def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:
-    """Train an agent and leave it in ``folder``; an interrupted run can be resumed.
+    """Train an agent and leave it in ``folder``; a run that ended early in whatever way can be resumed.
 
     Args:
         config: Settings.
         folder: Run folder, created if needed.
-        report: Told of progress.
+        report: Told of progress; saved with the run if it is a `RememberingReport`.
         resume: Go on with the run in the folder.
 
     Raises:
         KeyboardInterrupt: Passed on after everything was saved.
+        FloatingPointError: Something is not finite; the last checkpoint is kept.
+        OutOfMemoryError: Names the settings to lower.
+        OSError: The folder cannot be written, or another process writes to it.
     """
     agent, env = prepare(config)
     try:
-        trainer = Trainer(agent, env, report)
-        if resume:
-            restore(trainer, folder)
-        write_provenance(folder)
-        try:
-            trainer.run()
-        except (KeyboardInterrupt, FloatingPointError, CollapseError, OSError):
-            keep(trainer, folder, finished=False)
-            raise
-        keep(trainer, folder, finished=True)
+        with locked(folder), stop_requests() as request:
+            try:
+                trainer = Trainer(agent, env, report)
+            except MemoryError as error:
+                raise OutOfMemoryError(f"the memory does not fit: lower schedule.capacity ({error})") from error
+            keeper = Keeper(trainer, folder, request, provenance())
+            if resume:
+                keeper.resume()
+            write_provenance(folder)
+            if not resume:
+                keeper.begin()
+            _run(trainer, keeper)
     finally:
         env.close()
     done = trainer.learner.done
@@ -142,60 +144,24 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False)
     return agent
 
 
-def keep(trainer: Trainer, folder: Path, finished: bool) -> None:
-    """Save a trainer's state; the memory only where it is needed to go on."""
-    save_agent(trainer.agent, folder)
-    learner = trainer.learner
-    tensors = {
-        **optimiser_tensors("model", learner.model_optimiser),
-        **optimiser_tensors("critic", learner.critic_optimiser),
-        **optimiser_tensors("actor", learner.actor_optimiser),
-        **{f"{name}.{key}": t for name, slow in learner.targets().items() for key, t in slow.state_dict().items()},
-    }
-    save_tensors(folder / "learner.safetensors", tensors)
-    if not finished:
-        save_memory(folder / "memory", trainer.memory.data, trainer.memory.cursor, trainer.memory.filled)
-    progress = {"finished": finished, "updates": learner.done} | trainer.progress()
-    write_atomically(folder / "progress.json", json.dumps(progress, indent=2).encode())
-
-
-def restore(trainer: Trainer, folder: Path) -> None:
-    """Put a saved state into a fresh trainer.
-
-    Raises:
-        FileNotFoundError: Nothing to resume.
-        ValueError: The run is finished, or was made with other settings.
-    """
-    path = folder / "progress.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no interrupted run (no progress.json); start one without --resume")
+def _run(trainer: Trainer, keeper: Keeper) -> None:
+    """Run the schedule to its end, or save what there is and say what stopped it."""
+    trainer.pause = keeper.pause
     try:
-        progress = {name: int(json.loads(path.read_text())[name]) for name in ("finished", "updates", *PROGRESS)}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); start a new run") from error
-    if progress["finished"]:
-        raise ValueError(f"the run in {folder} is finished; there is nothing to resume")
-    saved = load_agent(folder)
-    if saved.config != trainer.agent.config:
-        raise ValueError(f"{folder} was trained with other settings; resume with the same, or choose another folder")
-    for name, network in trainer.agent.networks().items():
-        network.load_state_dict(saved.networks()[name].state_dict())
-    learner = trainer.learner
-    tensors = read_tensors(folder / "learner.safetensors")
-    load_optimiser("model", learner.model_optimiser, tensors)
-    load_optimiser("critic", learner.critic_optimiser, tensors)
-    load_optimiser("actor", learner.actor_optimiser, tensors)
-    for name, slow in learner.targets().items():
-        target = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
-        try:
-            slow.load_state_dict(target)
-        except RuntimeError as error:
-            path = folder / "learner.safetensors"
-            raise ValueError(f"{path} does not fit the run ({error}); start a new one") from error
-    learner.done = progress["updates"]
-    memory = trainer.memory
-    memory.cursor, memory.filled = load_memory(folder / "memory", memory.data)
-    trainer.continue_from(progress)
+        trainer.run()
+    except BaseException as error:
+        if trainer.whole:
+            keeper.save()
+        elif isinstance(error, CollapseError):
+            save_agent(trainer.agent, keeper.folder)  # for whoever wants to look at it
+        elif lower := keeper.lower(error):
+            raise OutOfMemoryError(f"{lower} ({error})") from error
+        elif isinstance(error, FloatingPointError):
+            raise FloatingPointError(f"{error}; {keeper.report_failure(error)}") from error
+        elif isinstance(error, Exception):
+            keeper.report_failure(error)
+        raise
+    keeper.finish()
 
 
 def write_provenance(folder: Path) -> None:

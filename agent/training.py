@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from ..modules.memory import Window
 from ..modules.types import Mode
-from .agent import Agent, plan_width
+from .agent import Agent, Array, plan_width
+from .checkpoint import part, prefixed
 from .config import Schedule
 from .criterion import Metrics
+from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
-from .interaction import Behaviour, Exploring, RandomBehaviour, VectorEnv, interact
+from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, VectorEnv, interact
 from .learning import Learner, to_device
 from .recording import draw_windows, memory_for
+from .storage import generator_from, generator_tensor
 
-PROGRESS = ("filled", "rounds", "tuned", "final", "decisions", "resets")
-"""What a trainer must know to go on."""
+PROGRESS = ("filled", "rounds", "gathered", "taken", "streamed", "behaved", "tuned", "decisions", "resets", "units")
+"""Whole numbers that say how far a trainer is; see `Trainer`."""
 
 Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers; phase "health" is no work and only tells numbers."""
@@ -32,14 +39,33 @@ def behaviour_updates(schedule: Schedule) -> int:
 class Trainer:
     """A life: an agent, its memory, its learner and the environments it lives in.
 
+    It works in units: one step of all environments, one update. After each one it can be saved (`state`) and left, and
+    another trainer with the same settings that is given this state (`restore`) goes on to the very same end.
+
+    Attributes:
+        filled: Whether the prefill was collected.
+        rounds: Rounds that are finished.
+        gathered: Whether the present round has collected.
+        taken: Steps of the present collecting.
+        streamed: Those of them since the environments were reset.
+        behaved: Critic and actor updates of the present round or, after the last one, of the end.
+        tuned: World-model updates with perception at rest.
+        decisions: Of all environments.
+        resets: Of the environments.
+        units: All units of work.
+        whole: No unit is under way.
+        phase: Of the present unit.
+        score: Mean return while collecting in the present round, if an episode ended.
+
     Args:
         agent: Who learns.
         env: Vector environment with same-step autoreset, training levels only.
         report: Told of progress.
+        pause: Called after each unit.
     """
 
-    def __init__(self, agent: Agent, env: VectorEnv, report: Report) -> None:
-        self.agent, self.env, self.report = agent, env, report
+    def __init__(self, agent: Agent, env: VectorEnv, report: Report, pause: Callable[[], None] = lambda: None) -> None:
+        self.agent, self.env, self.report, self.pause = agent, env, report, pause
         config, spaces = agent.config, agent.spaces
         schedule = config.schedule
         goals = config.task.goals and config.behaviour.goals == "episode"
@@ -47,19 +73,40 @@ class Trainer:
         self.learner = Learner(agent, schedule.prefill_updates + schedule.rounds * schedule.round_updates)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
         self.generator = np.random.default_rng(config.seed + 3)
-        self.decisions = 0
-        self.resets = 0
         self.suspicion: str | None = None  # what the last look at the representation found wrong
-        self.filled, self.rounds, self.tuned, self.final = False, 0, 0, 0  # how far the schedule is
+        self.filled = self.gathered = False
+        self.rounds = self.taken = self.streamed = self.behaved = self.tuned = 0
+        self.decisions = self.resets = self.units = 0
+        self.whole, self.phase = True, "collect"
+        self.score: float | None = None
+        self.window: Window | None = None  # what was learned from last, for reports of failures
+        self.behaviour: ResumableBehaviour = self.random
+        self.resumed: dict[str, Tensor] | None = None  # of the behaviour that was collecting
+        self.present: tuple[Observation, NDArray[np.bool_]] | None = None  # observed now, and where episodes begin
+        self.totals = np.zeros(env.num_envs)
+        self.returns: list[float] = []
 
-    def collect(self, behaviour: Behaviour, decisions: int) -> Metrics:
+    def _unit(self, phase: str, done: int, total: int, metrics: Metrics | None) -> None:
+        """A unit is complete: tell of it (unless there are no numbers), and pause."""
+        self.units += 1
+        self.whole = True
+        if metrics is not None:
+            self.report(phase, done, total, metrics)
+        self.pause()
+        self.whole = False
+
+    def collect(self, behaviour: ResumableBehaviour, decisions: int) -> Metrics:
         """Act for so many decisions over all environments and remember them; returns what happened."""
         steps = max(1, decisions // self.env.num_envs)
-        totals, returns = np.zeros(self.env.num_envs), []
-        self.memory.break_streams()
-        seed = self.agent.config.seed + self.resets
-        self.resets += 1
-        for count, step in enumerate(islice(interact(self.env, behaviour, seed=seed), steps)):
+        self.phase, self.behaviour, self.whole = "collect", behaviour, False
+        if self.resumed is not None:
+            behaviour.restore(self.resumed)
+            self.resumed = None
+        elif not self.taken:
+            self.begin_stream()
+            self.returns = []
+        seed = self.agent.config.seed + self.resets - 1
+        for step in islice(interact(self.env, behaviour, seed=seed, start=self.present), steps - self.taken):
             self.memory.write(
                 step.seen,
                 step.action,
@@ -71,26 +118,45 @@ class Trainer:
                 step.decision.planned,
                 step.observation["desired_goal"] if self.memory.shape.goals else None,
             )
-            totals += step.reward
+            self.totals += step.reward
             for index in np.flatnonzero(step.ended):
-                returns.append(float(totals[index]))
-                totals[index] = 0.0
-            if count % 50 == 49 or count == steps - 1:
-                self.report("collect", count + 1, steps, {"return": float(np.mean(returns)) if returns else 0.0})
-        self.decisions += steps * self.env.num_envs
-        return {"return": float(np.mean(returns)), "episodes": len(returns)} if returns else {"episodes": 0}
+                self.returns.append(float(self.totals[index]))
+                self.totals[index] = 0.0
+            self.present = step.following, step.ended
+            self.taken += 1
+            self.streamed += 1
+            self.decisions += self.env.num_envs
+            told = self.taken % 50 == 0 or self.taken == steps
+            self._unit("collect", self.taken, steps, {"return": self._mean_return()} if told else None)
+        return ({"return": self._mean_return()} if self.returns else {}) | {"episodes": len(self.returns)}
 
-    def learn_model(self, updates: int) -> Metrics:
-        """World-model updates on windows from memory."""
-        config = self.agent.config.model_loss
-        metrics: Metrics = {}
-        for count in range(updates):
-            window = self.memory.sample(config.batch, config.steps, self.generator, config.balance)
-            metrics = self.learner.world_model_update(to_device(window, self.agent.device))
-            self.report("world model", count + 1, updates, metrics)
+    def _mean_return(self) -> float:
+        return float(np.mean(self.returns)) if self.returns else 0.0
+
+    def begin_stream(self) -> None:
+        """What comes next does not follow what came before: the environments are reset."""
+        self.memory.break_streams()
+        self.resets += 1
+        self.streamed = 0
+        self.totals[:] = 0
+        self.present = None
+
+    def learn_model(self, first: int, updates: int) -> None:
+        """World-model updates on windows from memory, so many from number ``first`` on."""
+        config, m = self.agent.config.model_loss, self.agent.modules
+        self.phase, self.whole = "world model", False
+        while (done := self.learner.done - first) < updates:
+            window = self.draw(config.batch, config.steps, config.balance)
+            with statistics_kept(m.perception, self.learner.target_perception):
+                metrics = self.learner.world_model_update(window)
             if self.learner.done % CHECK_EVERY == 0:
                 self.check_health()
-        return metrics
+            self._unit("world model", done + 1, updates, metrics)
+
+    def draw(self, batch: int, steps: int, balance: float = 0.0, goals: int = 1) -> Window:
+        """Windows from memory, where the agent is."""
+        self.window = to_device(self.memory.sample(batch, steps, self.generator, balance, goals), self.agent.device)
+        return self.window
 
     def check_health(self) -> None:
         """Look at representation and world model, in a way that leaves no trace in what follows.
@@ -113,31 +179,28 @@ class Trainer:
         perception = self.agent.modules.perception
         self.memory.keep_latents(lambda percepts: encode(perception, percepts))
 
-    def learn_predictor(self, updates: int) -> Metrics:
+    def learn_predictor(self, updates: int) -> None:
         """World-model updates with perception at rest."""
         config, schedule = self.agent.config.model_loss, self.agent.config.schedule
-        metrics: Metrics = {}
-        for count in range(updates):
-            window = self.memory.sample(schedule.predictor_batch, config.steps, self.generator, config.balance)
-            metrics = self.learner.predictor_update(
-                to_device(window, self.agent.device), self.tuned + count, schedule.predictor_updates
-            )
-            self.report("predictor", count + 1, updates, metrics)
-        return metrics
+        self.phase, self.whole = "predictor", False
+        while self.tuned < updates:
+            window = self.draw(schedule.predictor_batch, config.steps, config.balance)
+            metrics = self.learner.predictor_update(window, self.tuned, updates)
+            self.tuned += 1
+            self._unit("predictor", self.tuned, updates, metrics)
 
-    def learn_behaviour(self, updates: int) -> Metrics:
+    def learn_behaviour(self, updates: int) -> None:
         """Critic and actor updates on windows from memory."""
         config = self.agent.config.behaviour
-        metrics: Metrics = {}
-        for count in range(updates):
-            window = self.memory.sample(config.batch, config.steps, self.generator, goals=config.hindsight)
-            window = to_device(window, self.agent.device)
+        self.phase, self.whole = "behaviour", False
+        while self.behaved < updates:
+            window = self.draw(config.batch, config.steps, goals=config.hindsight)
             dream = self.learner.dream(window)
             plans = self.learner.short_plans(window, dream)
             metrics = self.learner.critic_update(window, dream, plans)
             metrics |= self.learner.actor_update(window, dream, plans)
-            self.report("behaviour", count + 1, updates, metrics)
-        return metrics
+            self.behaved += 1
+            self._unit("behaviour", self.behaved, updates, metrics)
 
     def run(self) -> None:
         """The whole schedule, from wherever it was left."""
@@ -146,37 +209,112 @@ class Trainer:
             self.collect(self.random, schedule.prefill)
             observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
             self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
-            self.filled = True
-        self.learn_model(schedule.prefill_updates - self.learner.done)
+            self.filled, self.taken = True, 0
+        self.learn_model(0, schedule.prefill_updates)
         while self.rounds < schedule.rounds:
             self.round(self.rounds)
-            self.rounds += 1
+            self.rounds, self.gathered, self.behaved = self.rounds + 1, False, 0
         if schedule.predictor_updates or schedule.final_behaviour_updates:
             self.rest()
-        while self.tuned < schedule.predictor_updates:
-            self.learn_predictor(min(100, schedule.predictor_updates - self.tuned))
-            self.tuned += min(100, schedule.predictor_updates - self.tuned)
-        while self.final < schedule.final_behaviour_updates:
-            self.learn_behaviour(min(100, schedule.final_behaviour_updates - self.final))
-            self.final += min(100, schedule.final_behaviour_updates - self.final)
+        self.learn_predictor(schedule.predictor_updates)
+        self.learn_behaviour(schedule.final_behaviour_updates)
         self.memory.latents = None
-
-    def progress(self) -> dict[str, int]:
-        """How far the schedule is, for `continue_from`."""
-        return {name: int(getattr(self, name)) for name in PROGRESS}
-
-    def continue_from(self, progress: dict[str, int]) -> None:
-        """Go on where `progress` says; an interrupted round is begun again, on levels not yet begun with."""
-        for name in PROGRESS:
-            setattr(self, name, progress[name])
 
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""
         schedule = self.agent.config.schedule
         reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
         mode: Mode = "mode-1" if reactive else schedule.mode
-        acting = self.agent.begin(self.env.num_envs, mode, sample=True)
-        metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
-        self.report(f"round ({mode})", count + 1, schedule.rounds, metrics)
-        self.learn_model(schedule.round_updates)
+        if not self.gathered:
+            acting = self.agent.begin(self.env.num_envs, mode, sample=True)
+            metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
+            self.gathered, self.taken, self.score = True, 0, metrics.get("return")
+            self._unit(f"round ({mode})", count + 1, schedule.rounds, metrics)
+        self.learn_model(schedule.prefill_updates + count * schedule.round_updates, schedule.round_updates)
         self.learn_behaviour(behaviour_updates(schedule))
+
+    def progress(self) -> dict[str, int]:
+        """How far the schedule is."""
+        return {name: int(getattr(self, name)) for name in PROGRESS}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the future depends on besides the agent's weights, the learner and the entries of the memory."""
+        state = {name: torch.tensor(value) for name, value in self.progress().items()}
+        state |= {"generator": generator_tensor(self.generator), "agent": self.agent.generator.get_state()}
+        state |= {"suspicion": _text(self.suspicion)}
+        state |= prefixed("memory", self.memory.state()) | prefixed("random", self.random.state())
+        if self.taken:
+            assert self.present is not None
+            observation, first = self.present
+            seen = observation if isinstance(observation, dict) else {"": observation}
+            state |= {f"observation.{key}": _tensor(value) for key, value in seen.items()}
+            state |= {"first": _tensor(first), "totals": _tensor(self.totals)}
+            state |= {"returns": torch.tensor(self.returns, dtype=torch.float64)}
+            state |= prefixed("behaviour", self.behaviour.state())
+            if hasattr(self.env.unwrapped, "set_state"):
+                state |= {f"env.{name}": _tensor(array) for name, array in self.env.state().items()}  # type: ignore[attr-defined]
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`, in a fresh trainer whose learner and remembered entries were put back before.
+
+        Environments that cannot be saved (any of Gymnasium) are brought back to where they were by their seed and the
+        remembered actions. Where that leads elsewhere, new episodes begin, with a warning.
+
+        Raises:
+            ValueError: The state does not fit.
+        """
+        for name in PROGRESS:
+            setattr(self, name, int(state[name]))
+        self.generator = generator_from(state["generator"])
+        self.agent.generator.set_state(state["agent"])
+        self.suspicion = bytes(state["suspicion"].tolist()).decode() or None
+        self.memory.restore(part(state, "memory"))
+        self.random.restore(part(state, "random"))
+        if not self.taken:
+            return
+        seen = {key: tensor.numpy() for key, tensor in part(state, "observation").items()}
+        self.totals, self.returns = state["totals"].numpy(), state["returns"].tolist()
+        self.resumed = part(state, "behaviour")
+        self.present = seen.get("", seen), state["first"].numpy()
+        if saved := part(state, "env"):
+            self.env.set_state({name: tensor.numpy() for name, tensor in saved.items()})  # type: ignore[attr-defined]
+        elif not self._replay():
+            warnings.warn(
+                f"{self.agent.config.env.id} did not come back to where it was (its seed and actions do not decide "
+                "what it does); new episodes begin, and the run is not what it would have been",
+                stacklevel=2,
+            )
+            self.begin_stream()
+
+    def _replay(self) -> bool:
+        """Do again what was done since the last reset; whether the same was seen."""
+        memory, seed = self.memory, self.agent.config.seed + self.resets - 1
+        if self.streamed > memory.filled:
+            return False
+        observation, _ = self.env.reset(seed=seed)
+        for slot in (memory.cursor + np.arange(-self.streamed, 0)) % memory.length:
+            if not _same(observation, memory.data["observation"][:, slot]):
+                return False
+            observation, reward, terminated, truncated, _ = self.env.step(memory.data["action"][:, slot])
+            felt = np.asarray(reward, np.float32)
+            known = (memory.data[name][:, slot] for name in ("reward", "terminated", "truncated"))
+            if not all(map(np.array_equal, (felt, terminated, truncated), known)):
+                return False
+        assert self.present is not None
+        present = self.present[0]
+        return _same(observation, present["observation"] if isinstance(present, dict) else present)
+
+
+def _same(observation: Observation, known: Array) -> bool:
+    return np.array_equal(observation["observation"] if isinstance(observation, dict) else observation, known)
+
+
+def _text(value: str | None) -> Tensor:
+    return torch.tensor(list((value or "").encode()), dtype=torch.uint8)
+
+
+def _tensor(array: Array) -> Tensor:
+    """A copy of an array of any type that safetensors knows; unsigned words become signed ones of the same bits."""
+    copied = np.array(array)
+    return torch.from_numpy(copied.view(np.int64) if copied.dtype == np.uint64 else copied)

@@ -24,9 +24,9 @@ def pack_generator(generator: np.random.Generator) -> NDArray[np.uint64]:
     return np.array([*halves, state["has_uint32"], state["uinteger"]], dtype=np.uint64)
 
 
-def unpack_generator(packed: NDArray[np.uint64]) -> np.random.Generator:
-    """Make the generator that :func:`pack_generator` wrote."""
-    low, high, inc_low, inc_high, has_half, half = (int(word) for word in packed)
+def unpack_generator(packed: NDArray[np.integer[Any]]) -> np.random.Generator:
+    """Make the generator that :func:`pack_generator` wrote; the words may have become signed ones of the same bits."""
+    low, high, inc_low, inc_high, has_half, half = (int(word) & _MASK64 for word in packed)
     bits = np.random.PCG64(0)
     bits.state = {
         "bit_generator": "PCG64",

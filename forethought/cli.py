@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
-from .agent.errors import CollapseError
+from .agent.errors import CollapseError, OutOfMemoryError, Stopped
 from .envs.make import list_envs
 
 Command = Callable[[Sequence[str], Console], int]
@@ -53,20 +53,13 @@ _EXPECTED = (
     OSError,
     FloatingPointError,
     CollapseError,
+    OutOfMemoryError,
     gymnasium.error.DependencyNotInstalled,
 )
 """What our own code raises when something is wrong outside it; anything else is a bug and keeps its traceback."""
 
 
 _FILE_WIDTH = 120  # of tables where there is no terminal
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked to stop."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shlex
@@ -20,10 +19,11 @@ from rich.console import Console
 
 from .agent import run
 from .agent.agent import Agent
-from .agent.checkpoint import load_agent
+from .agent.checkpoint import load_agent, read_settings
 from .agent.checkup import DECISIONS, examine, imagine_held_out, record_held_out
 from .agent.config import RunConfig
 from .agent.evaluation import Result
+from .agent.faults import locked
 from .agent.health_report import health_table, write_health
 from .agent.presets import preset
 from .agent.protocols import (
@@ -34,15 +34,17 @@ from .agent.protocols import (
     protocol_key,
 )
 from .agent.report import table, write_report
+from .agent.resume import FOLDER, newest
 from .agent.run import CompareConfig
+from .agent.storage import read_json
 from .envs.make import has_levels
 from .envs.rooms import PROTOCOLS, Protocol
 from .options import UsageError, given, parse, wants_help
-from .progress import RowProgress, TrainingProgress, phases_done
+from .progress import RowProgress, TrainingProgress
 
 _PROTOCOLS = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
 _RUN_FILES = ("config.json", "progress.json", "weights.safetensors", "learner.safetensors", "provenance.json")
-_RUN_FOLDERS = ("memory", "tensorboard", "compare", "evaluate")
+_RUN_FOLDERS = (FOLDER, "best", "crash", "memory", "tensorboard", "compare", "evaluate")
 _IMAGINED = 6  # episodes of a check-up
 
 
@@ -126,7 +128,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     default, name = preset(id), given("--run", rest)
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
-        default = _read_settings(folder)
+        default = _read_settings(newest(folder / FOLDER) or folder)
     options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
     config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
     if config.env.id != id:
@@ -141,7 +143,7 @@ def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
     """Refuse to write over a run that nobody gave up; remove one that was."""
     if options.resume and options.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
-    if options.resume or not any((folder / name).exists() for name in ("config.json", "progress.json")):
+    if options.resume or not any((folder / name).exists() for name in ("config.json", "progress.json", FOLDER)):
         return
     if not options.overwrite:
         raise ValueError(
@@ -149,23 +151,23 @@ def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
             "(--run FOLDER)"
         )
     run.prepare(config)[1].close()  # a mistake in the settings must not cost the old run
-    for name in _RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in _RUN_FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    with locked(folder):
+        for name in _RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name in _RUN_FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> int:
-    done = phases_done(config, json.loads((folder / "progress.json").read_text())) if resume else {}
     threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
     header = f"{'going on with' if resume else 'training on'} {config.env.id} → {folder} ({config.device}, {threads})"
-    progress = TrainingProgress(config, console, folder, done, header)
+    progress = TrainingProgress(config, console, folder, header)
     try:
         with progress, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*reward is a NaN value")  # an error of ours says it better
             run.train(config, folder, progress, resume)
     except KeyboardInterrupt as stop:
-        if progress.writer is None or not (folder / "progress.json").is_file():
+        if not (folder / "progress.json").is_file():
             raise
         number: int = getattr(stop, "number", signal.SIGINT)
         _tell(console, f"stopped; everything so far is saved in {folder}")
@@ -277,8 +279,8 @@ def _check_folder(folder: Path) -> None:
 def _read_settings(folder: Path) -> RunConfig:
     """A run's settings, read along with all that acting needs; also where the run's device is not."""
     _check_folder(folder)
-    read = load_agent(folder, device="cpu").config
-    return dataclasses.replace(read, device=json.loads((folder / "config.json").read_text())["config"]["device"])
+    load_agent(folder, device="cpu")
+    return read_settings(folder)[0]
 
 
 def _metadata(command: str, arguments: Sequence[str], folder: Path, agent: Agent) -> dict[str, Any]:
@@ -294,7 +296,7 @@ def _metadata(command: str, arguments: Sequence[str], folder: Path, agent: Agent
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     path = folder / "progress.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _load(folder: Path, changes: Changes) -> Agent:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -16,6 +18,7 @@ from .agent.config import RunConfig
 from .agent.training import behaviour_updates
 
 PHASES = ("collect", "world model", "rounds", "predictor", "behaviour")
+_COUNTS = ("total", "base", "done", "last", "last_total", "written")  # of a phase, that a resumed run goes on from
 _PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 _DRAW_SECONDS = 0.1
 _POINTS = 200  # that TensorBoard gets of a phase, about
@@ -34,26 +37,13 @@ def phase_totals(config: RunConfig) -> dict[str, int]:
     }
 
 
-def phases_done(config: RunConfig, progress: Mapping[str, int]) -> dict[str, int]:
-    """How far the phases are in a run that is resumed from this `progress.json`."""
-    schedule, envs, rounds = config.schedule, config.env.num_envs, progress["rounds"]
-    steps = max(1, schedule.prefill // envs) + rounds * max(1, schedule.round_steps // envs)
-    return {
-        "collect": steps if progress["filled"] else 0,
-        "world model": progress["updates"],
-        "rounds": rounds,
-        "predictor": progress["tuned"],
-        "behaviour": rounds * behaviour_updates(schedule) + progress["final"],
-    }
-
-
 class Phase:
     """One phase: how much is done over the whole schedule, and how long that took."""
 
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.base, self.done = total, done, done
+    def __init__(self, total: int) -> None:
+        self.total, self.base, self.done = total, 0, 0
         self.last, self.last_total = 0, 0
-        self.seconds, self.began = 0.0, done
+        self.seconds, self.began = 0.0, 0
         self.numbers: dict[str, float] = {}
         self.written: int | None = None
 
@@ -83,13 +73,11 @@ class TrainingProgress:
         config: Of the run; says how much there is to do.
         console: Bars on a terminal, a line now and then elsewhere.
         folder: Run folder; event files go into its `tensorboard/`.
-        done: How far the phases are in a resumed run.
         header: Printed when work begins.
     """
 
-    def __init__(self, config: RunConfig, console: Console, folder: Path, done: Mapping[str, int], header: str) -> None:
-        self.phases = {name: Phase(total, done.get(name, 0)) for name, total in phase_totals(config).items()}
-        self.phases["rounds"].base = 0  # rounds are reported by their number
+    def __init__(self, config: RunConfig, console: Console, folder: Path, header: str) -> None:
+        self.phases = {name: Phase(total) for name, total in phase_totals(config).items()}
         self.console, self.folder, self.header = console, folder, header
         self.writer: SummaryWriter | None = None
         self.bars: Progress | None = None
@@ -135,6 +123,40 @@ class TrainingProgress:
         self.then = now
         self._write(name, state)
         self._show(name, now)
+
+    def state(self) -> dict[str, Any]:
+        """How far the phases are, and how much of the curves is on the disk by now."""
+        if self.writer is not None:
+            self.writer.flush()
+            for path in self._curves():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        counts = {name: {key: getattr(phase, key) for key in _COUNTS} for name, phase in self.phases.items()}
+        return {"phases": counts, "curves": {path.name: path.stat().st_size for path in self._curves()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`: phases go on, and of the curves remains what there was then, so that no point is doubled.
+
+        Raises:
+            ValueError: It is no such state.
+        """
+        for name, phase in self.phases.items():
+            for key in _COUNTS:
+                value = state["phases"][name][key]
+                if not isinstance(value, int) and not (value is None and key == "written"):
+                    raise ValueError(f"{key} of {name} is {value!r}, expected a whole number")
+                setattr(phase, key, value)
+            phase.began = phase.done
+        for path in self._curves():
+            length = state["curves"].get(path.name)
+            if length is None:
+                path.unlink()
+            elif length < path.stat().st_size:
+                os.truncate(path, length)
+
+    def _curves(self) -> list[Path]:
+        found = (self.folder / "tensorboard").glob("events.out.tfevents.*")
+        return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
     def _open(self) -> None:
         self.console.print(self.header, soft_wrap=True, highlight=False, markup=False)

@@ -46,7 +46,7 @@ class Critic(nn.Module):
         self.net = zero_headed_mlp(self.read.features, config.hidden, len(DRIVES) * config.bins)
 
     def logits(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
-        """Two-hot logits ``[B, ..., K, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, D]`` or ``[B, G, D]``."""
+        """Two-hot logits ``[B, ..., K, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, (G,) D]``."""
         return self.net(self.read(latent, goal)).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
 
     def cost_to_go(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:

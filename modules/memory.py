@@ -38,7 +38,7 @@ class Window:
         planned: 1 where a plan was made ``[B, T+1]``.
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
         goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, or
-            (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]``, or latents ``[B, G, D]``.
+            (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]`` or latents ``[B, G, D]``.
     """
 
     observation: Tensor
@@ -111,6 +111,8 @@ class ShortTermMemory:
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
         self._age = np.zeros(streams, np.int32)
+        self.changes = 0
+        self.changed = np.zeros(length, np.int64)  # number of the last change of each slot, for saving
 
     def __len__(self) -> int:
         return self.filled * self.streams
@@ -153,6 +155,7 @@ class ShortTermMemory:
             )
         self.latents = None
         at, data = self.cursor, self.data
+        self._mark(at)
         self._age = np.where(self._ended, 0, self._age + 1).astype(np.int32)
         self._ended = np.logical_or(terminated, truncated)
         data["observation"][:, at] = observation
@@ -179,7 +182,30 @@ class ShortTermMemory:
             last = (self.cursor - 1) % self.length
             cut = ~self.data["terminated"][:, last].astype(np.bool_)
             self.data["truncated"][:, last] = cut
+            self._mark(last)
         self._ended[:] = True
+
+    def _mark(self, slot: int) -> None:
+        self.changes += 1
+        self.changed[slot] = self.changes
+
+    def state(self) -> dict[str, Tensor]:
+        """All but the entries themselves."""
+        numbers = {"cursor": torch.tensor(self.cursor), "filled": torch.tensor(self.filled)}
+        return numbers | {"ended": torch.from_numpy(self._ended.copy()), "age": torch.from_numpy(self._age.copy())}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`; the entries are put back into `data`.
+
+        Raises:
+            ValueError: It belongs to a memory of another size.
+        """
+        cursor, filled = int(state["cursor"]), int(state["filled"])
+        streams = (state["ended"].shape, state["age"].shape)
+        if not (0 <= filled <= self.length and 0 <= cursor < self.length) or set(streams) != {(self.streams,)}:
+            raise ValueError(f"cursor {cursor} and fill {filled} of {self.length} entries in {self.streams} streams")
+        self.cursor, self.filled = cursor, filled
+        self._ended, self._age = state["ended"].numpy().copy(), state["age"].numpy().copy()
 
     def keep_latents(self, encode: Callable[[Tensor], Tensor], rows: int = 2_000) -> None:
         """Compute the latent of every entry, for reads to carry until the next write.

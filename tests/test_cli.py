@@ -324,6 +324,61 @@ def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pyte
         assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
 
 
+def test_a_second_writer_is_told_in_one_line(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from forethought.agent.faults import locked
+
+    before = (cartpole / "weights.safetensors").read_bytes()
+    with locked(cartpole):
+        for more in ([], ["--overwrite"]):
+            said = refusal(capsys, "train", "CartPole-v1", "--run", str(cartpole), *more, *TINY)
+            assert ("--overwrite" if not more else f"process {os.getpid()}") in said
+        assert main(["evaluate", str(cartpole), "--episodes", "1", "--mode", "mode-1", "--no-health"]) == 0  # may read
+    assert (cartpole / "weights.safetensors").read_bytes() == before
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every point of every curve but those of wall time: step and value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_curves_of_a_broken_run_have_neither_gaps_nor_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped once, then broken off where nothing could be saved: points after the last checkpoint are made again."""
+    from forethought.agent.errors import Stopped
+    from forethought.agent.keeper import Keeper
+    from forethought.agent.learning import Learner
+
+    saving = ["--saving.minutes", "0", "--saving.units", "9"]
+    assert main(["train", "CartPole-v1", "--run", "whole", *TINY]) == 0
+    pause, update, calls = Keeper.pause, Learner.critic_update, [0]
+
+    def stopping(self: Keeper) -> None:
+        pause(self)
+        if self.trainer.units == 31:
+            raise Stopped(signal.SIGTERM)
+
+    def broken(self: Learner, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise FloatingPointError("the loss is nan")
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "pause", stopping)
+        assert main(["train", "CartPole-v1", "--run", "r", *TINY, *saving]) == 143
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "critic_update", broken)
+        assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 2
+    assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 0
+    whole, parts = points(Path("whole")), points(Path("r"))
+    assert parts == whole
+    assert [step for step, _ in whole["behaviour/critic"]] == list(range(1, 9))
+    assert (Path("r") / "weights.safetensors").read_bytes() == Path("whole/weights.safetensors").read_bytes()
+
+
 def test_a_collapsed_run_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,12 +545,13 @@ def test_errors_of_the_system_name_the_file() -> None:
 def test_progress_counts_phases_over_the_whole_schedule() -> None:
     from forethought.progress import Phase, clock
 
-    phase = Phase(30, 0)
+    phase = Phase(30)
     for stretch in (10, 1, 1, 18):
         for done in range(1, stretch + 1):
             phase.advance(done, stretch)
     assert phase.done == phase.total == 30 and phase.left == 0
-    half = Phase(40, 20)
+    half = Phase(40)
+    half.base = half.done = half.began = 20
     half.seconds = 10.0
     assert half.left is None
     half.advance(10, 20)

@@ -256,8 +256,10 @@ def test_the_schedule_is_carried_out_and_reported() -> None:
     assert trainer.memory.latents is None  # they belonged to the phases in which perception was at rest
     assert trainer.learner.done == schedule.prefill_updates + schedule.rounds * schedule.round_updates
     assert trainer.decisions == 100 + 2 * 60 == len(trainer.memory)
+    steps = 25 + 2 * 15
     assert trainer.progress() == {
-        "filled": 1, "rounds": 2, "tuned": 3, "final": 5, "decisions": 220, "resets": 3,
+        "filled": 1, "rounds": 2, "gathered": 0, "taken": 0, "streamed": 15, "behaved": 5, "tuned": 3,
+        "decisions": 220, "resets": 3, "units": steps + 2 + 14 + 3 + 13,
     }  # fmt: skip
     assert agent.modules.world_model.calls > before
     env.close()
