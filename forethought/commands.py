@@ -18,10 +18,11 @@ import torch
 import tyro
 from rich.console import Console
 
-from .agent import run
+from .agent import comparison, run
 from .agent.agent import Agent
 from .agent.checkpoint import load_agent
 from .agent.checkup import DECISIONS, examine, imagine_held_out, record_held_out
+from .agent.comparison import CompareConfig
 from .agent.config import RunConfig
 from .agent.evaluation import Result
 from .agent.health_report import health_table, write_health
@@ -34,7 +35,6 @@ from .agent.protocols import (
     protocol_key,
 )
 from .agent.report import table, write_report
-from .agent.run import CompareConfig
 from .envs.make import has_levels
 from .envs.rooms import PROTOCOLS, Protocol
 from .options import UsageError, given, parse, wants_help
@@ -325,7 +325,7 @@ def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | 
             f"--behaviours is {' '.join(names) or 'empty'}, expected different rows, such as mode-1 mode-2"
         )
     if protocol is None:
-        run.check_behaviours(names, agent.config.env.id)
+        comparison.check_behaviours(names, agent.config.env.id)
     else:
         check_room_behaviours(names, agent, protocol)
 
@@ -334,7 +334,7 @@ def _measure(agent: Agent, config: CompareConfig, protocol: Protocol | None, con
     _check_comparison(agent, config, protocol)
     with RowProgress(config.behaviours, console) as progress:
         if protocol is None:
-            return run.compare(agent, config, progress)
+            return comparison.compare(agent, config, progress)
         return evaluate_protocol(
             agent,
             protocol,
