@@ -114,6 +114,40 @@ def improvement(
     return _interval(float(np.mean(estimates)), np.mean(drawn, axis=0), confidence)
 
 
+def difference(
+    x: Sequence[ArrayLike],
+    y: Sequence[ArrayLike],
+    *,
+    seed: int = 0,
+    confidence: float = 0.95,
+    repetitions: int = REPETITIONS,
+) -> Interval:
+    """Mean over runs of (mean of x) − (mean of y), run j of one with run j of the other.
+
+    Args:
+        x: Scores of each run's episodes, on its training levels say.
+        y: Scores of the same runs' episodes elsewhere.
+        seed: Of the resampling: of runs, or with a single run of either side's episodes.
+        confidence: Chance that the interval covers the true difference.
+        repetitions: Bootstrap samples.
+
+    Raises:
+        ValueError: The numbers of runs differ; else see `run_scores`.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} runs and y {len(y)}; give both of every run")
+    [ours], [theirs] = _checked([x]), _checked([y])
+    generator = np.random.default_rng(seed)
+    apart = _units(ours, True) - _units(theirs, True)
+    if len(apart) > 1:
+        drawn = apart[_picks(len(apart), generator, repetitions)].mean(1)
+        return _interval(float(apart.mean()), drawn, confidence)
+    drawn = _resampled(ours, generator, repetitions) - _resampled(theirs, generator, repetitions)
+    if len(ours[0]) == len(theirs[0]) == 1:
+        return Interval(float(apart[0]), np.nan, np.nan)
+    return _interval(float(apart[0]), drawn, confidence)
+
+
 @dataclass(frozen=True)
 class Profile:
     """A performance profile: which share of runs (single runs: episodes) scores above each threshold."""

@@ -113,7 +113,12 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
     return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist()}
 
 
-def _build_space(description: dict[str, Any]) -> spaces.Box | spaces.Discrete | spaces.MultiDiscrete:
+def build_space(description: dict[str, Any]) -> spaces.Box | spaces.Discrete | spaces.MultiDiscrete:
+    """Undo `describe_space`.
+
+    Raises:
+        ValueError: A kind of space that is not known.
+    """
     kind = description.get("kind")
     if kind == "Discrete":
         return spaces.Discrete(int(description["n"]))
@@ -169,7 +174,7 @@ def load_agent(folder: Path, **changes: Any) -> Agent:
             raise ValueError(f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; train again")
         config = dataclasses.replace(from_json(RunConfig, content["config"]), **changes)
         seen = content["spaces"]
-        found = Spaces(tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), _build_space(seen["action"]))
+        found = Spaces(tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), build_space(seen["action"]))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
     agent = Agent(config, found)
