@@ -120,8 +120,6 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
         ValueError: Settings that do not fit each other or the world.
         KeyboardInterrupt: Passed on after the policy was saved.
     """
-    from stable_baselines3.common.logger import configure  # noqa: PLC0415
-
     check_ppo(config)
     torch.set_num_threads(config.threads)
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False)
@@ -130,7 +128,7 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
         with torch.random.fork_rng(devices=[]):  # SB3 seeds the global generators
             model, watch = _build(config, env, seen, report)
             folder.mkdir(parents=True, exist_ok=True)
-            model.set_logger(configure(str(folder / "tensorboard"), ["tensorboard"]))
+            _log_to(model, folder / "tensorboard")
             trained = Reactive(config, model.policy, seen)
             finished = False
             try:
@@ -145,11 +143,7 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
 
 def _build(config: PPOConfig, env: VectorEnv, seen: Spaces, report: Told | None) -> tuple[PPO, Any]:
     """SB3's algorithm around our environments, and the callback that reports."""
-    from stable_baselines3 import PPO  # noqa: PLC0415
-    from stable_baselines3.common.callbacks import BaseCallback  # noqa: PLC0415
-    from stable_baselines3.common.vec_env import VecMonitor, VecNormalize  # noqa: PLC0415
-
-    from .sb3 import Sb3VecEnv  # noqa: PLC0415
+    from .sb3 import PPO, BaseCallback, Sb3VecEnv, VecMonitor, VecNormalize  # noqa: PLC0415
 
     class Watch(BaseCallback):
         """Reports after every rollout."""
@@ -186,6 +180,14 @@ def _build(config: PPOConfig, env: VectorEnv, seen: Spaces, report: Told | None)
         device=pick_device(config.device),
     )
     return model, Watch()
+
+
+def _log_to(model: PPO, folder: Path) -> None:
+    """TensorBoard files, and nothing on the terminal."""
+    from .sb3 import Logger, TensorBoardOutputFormat  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.set_logger(Logger(str(folder), [TensorBoardOutputFormat(str(folder))]))
 
 
 def _network(config: PPOConfig, seen: Spaces) -> tuple[str, dict[str, Any]]:

@@ -25,15 +25,18 @@ from torch import Tensor, nn
 
 with redirect_stderr(io.StringIO()), warnings.catch_warnings():  # an old gym may be beside it, and advertises
     warnings.simplefilter("ignore")
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.distributions import (
         CategoricalDistribution,
         DiagGaussianDistribution,
         Distribution,
         MultiCategoricalDistribution,
     )
+    from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
     from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from ..modules.actions import ActionEncoder
 from ..modules.actor import Actor, CategoricalPolicy
@@ -43,6 +46,21 @@ from .agent import Agent, Decision
 from .budgets import rethink
 from .interaction import Observation, VectorEnv
 
+__all__ = [
+    "PPO",
+    "BaseCallback",
+    "ImpalaFeatures",
+    "Logger",
+    "PerceptionFeatures",
+    "PolicyActor",
+    "PolicyBehaviour",
+    "Sb3VecEnv",
+    "TensorBoardOutputFormat",
+    "VecMonitor",
+    "VecNormalize",
+    "draw",
+    "with_policy",
+]
 IMPALA_FEATURES = 256
 POLICIES: dict[str, type[ActorCriticPolicy]] = {"CnnPolicy": ActorCriticCnnPolicy, "MlpPolicy": ActorCriticPolicy}
 """SB3's actor-critic policies by the names that its algorithms take."""
@@ -64,7 +82,6 @@ class Sb3VecEnv(VecEnv):
         self.metadata = {key: value for key, value in env.metadata.items() if key != "autoreset_mode"}
         self._actions: NDArray[Any] | None = None
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
-        self.render_mode = env.render_mode
 
     def reset(self) -> Any:
         """Begin new episodes in all environments."""
@@ -110,7 +127,7 @@ class Sb3VecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The vector environment's attribute, once for each index."""
-        value = self.render_mode if attr_name == "render_mode" else getattr(self.env, attr_name)
+        value = getattr(self.env, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
