@@ -62,7 +62,8 @@ def scaling_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, st
         last = line[-1]
         _beside(axes, setting or "planning", last.place.mean.mean, colour)
     _levels(axes, rows, colours)
-    axes.set_xticks(budgets, [many(budget) for budget in budgets], minor=False)
+    apart = [b for i, b in enumerate(budgets) if i == len(budgets) - 1 or b * 1.6 < budgets[i + 1] or not b]
+    axes.set_xticks(apart, [many(budget) for budget in apart], minor=False)
     axes.minorticks_off()
     axes.set_xlim(-0.25 * smallest, 1.5 * max(budgets))
     axes.set_xlabel("predictor calls per decision", fontsize=9.5)
@@ -78,19 +79,10 @@ def compute_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, st
     axes = figure.add_axes((0.075, 0.125, 0.89, 0.7))
     quiet(axes)
     axes.set_xscale("log")
-    for row in rows:
+    for index, row in enumerate(sorted(rows, key=lambda row: row.milliseconds)):
         x = max(row.milliseconds, 1e-3)
         _with_bar(axes, x, row.mean, colours[row.name])
-        axes.annotate(
-            row.name,
-            (x, row.mean.mean),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=colours[row.name],
-            weight="bold",
-            parse_math=False,
-        )
+        _label(axes, row.name.replace("mode-2 · ", ""), x, row.mean.mean, colours[row.name], up=index % 2 == 0)
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.16)  # room for the last name
     axes.set_xlabel("milliseconds per decision", fontsize=9.5)
@@ -106,7 +98,7 @@ def gap_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, str]) 
     height = 1.45 + 0.42 * len(shown)
     figure = new_figure(height, title, "Open: the levels of training. Filled: unseen levels. Bars: 95 % intervals")
     left = 0.35 + 0.088 * max(len(row.name) for row in shown)
-    axes = figure.add_axes((left / WIDTH, 0.6 / height, (WIDTH - left - 1.2) / WIDTH, 0.42 * len(shown) / height))
+    axes = figure.add_axes((left / WIDTH, 0.6 / height, (WIDTH - left - 2.0) / WIDTH, 0.42 * len(shown) / height))
     quiet(axes, "x")
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_yticks(range(len(shown)), [row.name for row in shown], parse_math=False)
@@ -164,7 +156,7 @@ def learning_chart(
     rows: Sequence[Standing], published: Sequence[PublishedPoint], title: str, colours: Mapping[str, str]
 ) -> Figure | None:
     """Return on unseen levels against environment steps of training, beside PPO's published curve; None without one."""
-    trained = [row for row in rows if row.steps]
+    trained = [row for row in main_rows(rows) if row.steps]
     if not published or not trained:
         return None
     figure = new_figure(4.6, title, "Unseen levels; line: PPO's published curve (200 easy levels, mean of 3 runs)")
@@ -185,16 +177,7 @@ def learning_chart(
     )
     for index, row in enumerate(trained):
         _with_bar(axes, row.steps, row.mean, colours[row.name])
-        axes.annotate(
-            row.name,
-            (row.steps, row.mean.mean),
-            xytext=(8, 4 if index % 2 == 0 else -9),
-            textcoords="offset points",
-            fontsize=8.5,
-            color=colours[row.name],
-            weight="bold",
-            parse_math=False,
-        )
+        _label(axes, row.name, row.steps, row.mean.mean, colours[row.name], up=index % 2 == 0)
     _levels(axes, [row for row in rows if not row.steps], colours)
     axes.set_xlabel("environment steps of training", fontsize=9.5)
     axes.set_ylabel("return per episode", fontsize=9.5)
@@ -232,6 +215,26 @@ def overall_chart(panels: Mapping[str, Mapping[str, Interval]], title: str, colo
     return figure
 
 
+def _label(axes: Axes, text: str, x: float, y: float, colour: str, up: bool) -> None:
+    """A name at the upper or the lower right of its point."""
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(6, 5 if up else -11),
+        textcoords="offset points",
+        fontsize=8.5,
+        color=colour,
+        weight="bold",
+        parse_math=False,
+    )
+
+
+def main_rows(rows: Sequence[Standing]) -> list[Standing]:
+    """Rows without the budgets of a planning-scaling curve, where Mode-2 is there with its own budget."""
+    full = any(kind_of(row.name) == "mode-2" and "·" not in row.name for row in rows)
+    return [row for row in rows if not (full and "·" in row.name)]
+
+
 def _line_colour(line: Sequence[_Point], colours: Mapping[str, str]) -> str:
     return colours[next((p.place.name for p in line if kind_of(p.place.name) == "mode-2"), line[0].place.name)]
 
@@ -259,10 +262,9 @@ def _levels(axes: Axes, rows: Sequence[Standing], colours: Mapping[str, str]) ->
     for row in rows:
         if kind_of(row.name) in _LEVEL:
             axes.axhline(row.mean.mean, color=colours[row.name], linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
-            inside = {"xy": (0.995, row.mean.mean)}
             axes.annotate(
                 row.name,
-                inside["xy"],
+                (0.995, row.mean.mean),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 4),
                 textcoords="offset points",

@@ -21,6 +21,7 @@ from .curves import (
     gap_chart,
     kind_of,
     learning_chart,
+    main_rows,
     overall_chart,
     profile_chart,
     scaling_chart,
@@ -188,14 +189,14 @@ def _charts(
     colours: Mapping[str, str],
 ) -> list[_Picture]:
     """The charts of one world that its results allow."""
-    profiles = {place.name: [[result.returns for result in place.unseen]] for place in places}
+    profiles = {place.name: [[place.returns]] for place in main_rows(places)}  # over episodes
     drawn = (
         ("comparison", "Returns and costs", comparison_chart(places, title, colours)),
         ("scaling", "Return against predictor calls", scaling_chart(places, title, colours)),
         ("compute", "Return against thinking time", compute_chart(places, title, colours)),
         ("gap", "Training levels and unseen ones", gap_chart(places, title, colours)),
         ("learning", "Return against training steps", learning_chart(places, published, title, colours)),
-        ("profile", "Performance profile", profile_chart(profiles, title, colours, "return")),
+        ("profile", "Performance profile", profile_chart(profiles, title, colours, "return of an episode")),
     )
     return [_Picture(f"{name}{suffix}", shows, figure) for name, shows, figure in drawn if figure is not None]
 

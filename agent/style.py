@@ -32,11 +32,12 @@ _OTHERS = ("#56B4E9", "#B8860B", "#882255", "#44AA99", "#332288")
 def colours_of(names: Sequence[str]) -> dict[str, str]:
     """Each row's colour: the same in every report for known behaviours, by position for others.
 
-    A second row of one behaviour (another budget, another setting) gets a lighter shade of its colour.
+    A second row of one behaviour (another budget, another setting) gets a lighter shade of its colour; a row without a
+    budget in its name keeps the full colour.
     """
     chosen: dict[str, str] = {}
     used: list[str] = []
-    for index, name in enumerate(dict.fromkeys(names)):
+    for index, name in sorted(enumerate(dict.fromkeys(names)), key=lambda row: ("·" in row[1], row[0])):
         plain = name.lower().rsplit(": ", 1)[-1]
         known = next((colour for start, colour in _COLOURS.items() if plain.startswith(start)), None)
         chosen[name] = _lighter(known, used.count(known)) if known else _OTHERS[index % len(_OTHERS)]
@@ -46,9 +47,9 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
 
 def _lighter(colour: str, times: int) -> str:
     """The colour moved towards white, more with every repetition but never pale."""
-    share = 1 - 0.82**times if times else 0.0
+    share = 1 - 0.84**times
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(part + min(share, 0.6) * (255 - part)):02X}" for part in parts)
+    return "#" + "".join(f"{round(part + min(share, 0.55) * (255 - part)):02X}" for part in parts)
 
 
 def digits(values: Sequence[NDArray[np.float64]]) -> int:

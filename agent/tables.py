@@ -50,7 +50,7 @@ def world_sheet(
             "train levels": f"{point.train:.{places_after_comma}f}",
             "gap": f"{point.train - point.unseen:.{places_after_comma}f}",
             "normalised": "" if norm is None else f"{(point.unseen - norm.low) / (norm.high - norm.low):.3f}",
-            "note": "published curve: 200 easy levels, 3 runs",
+            "note": "published",
         }
         lines.append(Line(f"PPO, {many(point.steps)} steps", tuple(cells.values()), measured=False))
     headings = tuple(rows[0])
