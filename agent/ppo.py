@@ -114,7 +114,7 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
     Args:
         config: Settings.
         folder: Run folder, made if it is missing.
-        report: Told of progress after every rollout.
+        report: Told of progress.
 
     Raises:
         ValueError: Settings that do not fit each other or the world.
@@ -135,6 +135,7 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
                 model.learn(config.steps, callback=watch)
                 finished = True
             finally:
+                model.logger.dump(model.num_timesteps)  # of the last update
                 save_ppo(trained, folder, model.num_timesteps, finished)
     finally:
         env.close()
@@ -146,16 +147,23 @@ def _build(config: PPOConfig, env: VectorEnv, seen: Spaces, report: Told | None)
     from .sb3 import PPO, BaseCallback, Sb3VecEnv, VecMonitor, VecNormalize  # noqa: PLC0415
 
     class Watch(BaseCallback):
-        """Reports after every rollout."""
+        """Reports at the start, now and then during a rollout, and at its end."""
+
+        def _tell(self) -> None:
+            returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+            if report is not None:
+                report(self.num_timesteps, config.steps, {"return": float(np.mean(returns))} if returns else {})
+
+        def _on_training_start(self) -> None:
+            self._tell()
 
         def _on_step(self) -> bool:
+            if self.n_calls % 16 == 0:
+                self._tell()
             return True
 
         def _on_rollout_end(self) -> None:
-            returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-            metrics = {"return": float(np.mean(returns))} if returns else {}
-            if report is not None:
-                report(self.num_timesteps, config.steps, metrics)
+            self._tell()
 
     worlds: Any = VecMonitor(Sb3VecEnv(env, config.seed))
     if config.normalise_rewards:

@@ -271,8 +271,6 @@ class StepProgress:
         self.start, self.shown = time.monotonic(), 0.0
 
     def __enter__(self) -> StepProgress:
-        self.console.print(f"training → {self.folder}", soft_wrap=True, highlight=False, markup=False)
-        self.bars.start()
         return self
 
     def __exit__(
@@ -282,9 +280,12 @@ class StepProgress:
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Take in a report."""
-        if self.task is None:
-            self.task = self.bars.add_task("", total=total, state="")
         now = time.monotonic()
+        if self.task is None:
+            self.console.print(f"training → {self.folder}", soft_wrap=True, highlight=False, markup=False)
+            self.bars.start()
+            self.task, self.start, self.shown = self.bars.add_task("", total=total, state=""), now, now
+            return
         passed = now - self.start
         left = clock(passed / max(done, 1) * max(total - done, 0))
         state = ", ".join(part for part in (f"{left} left", numbers(metrics)) if part)
