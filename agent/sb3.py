@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from typing import Any
@@ -233,7 +233,9 @@ class PerceptionFeatures(BaseFeaturesExtractor):
                 f"policy sees one of {channels_last}; use a perception with history 1 of the same world"
             )
         super().__init__(observation_space, perception.config.latent)
-        self.perception, self.pixels, self.frozen = perception, pixels, frozen and not fresh
+        if fresh:
+            perception.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # SB3 draws weights
+        self.perception, self.pixels, self.fresh, self.frozen = perception, pixels, fresh, frozen and not fresh
         if self.frozen:
             self.perception.requires_grad_(False)
 
@@ -241,6 +243,10 @@ class PerceptionFeatures(BaseFeaturesExtractor):
         """As in torch, but a frozen perception stays at rest."""
         super().train(mode and not self.frozen)
         return self
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> PerceptionFeatures:
+        """As in torch, but a trained perception is left out: SB3 draws new weights for its policies' features."""
+        return super().apply(fn) if self.fresh else self
 
     def forward(self, observation: Tensor) -> Tensor:
         """Latents ``[B, D]``."""
@@ -258,7 +264,8 @@ class ImpalaFeatures(BaseFeaturesExtractor):
         trunk = Perception(PerceptionConfig("impala", width=32), (height, width, channels)).trunk
         with torch.no_grad():
             outputs = trunk(torch.zeros(1, channels, height, width)).shape[1]
-        self.layers = nn.Sequential(trunk, nn.Linear(outputs, IMPALA_FEATURES), nn.ReLU())
+        layers = nn.Sequential(trunk, nn.Linear(outputs, IMPALA_FEATURES), nn.ReLU())
+        self.layers = layers.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # SB3 draws weights
 
     def forward(self, observation: Tensor) -> Tensor:
         """Features ``[B, 256]`` of pixels ``[B, C, H, W]`` in [0, 1]."""

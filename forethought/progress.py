@@ -268,7 +268,7 @@ class StepProgress:
         columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False))
         self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task: TaskID | None = None
-        self.start, self.shown = time.monotonic(), 0.0
+        self.start, self.shown, self.done = time.monotonic(), 0.0, 0
 
     def __enter__(self) -> StepProgress:
         return self
@@ -290,7 +290,9 @@ class StepProgress:
         left = clock(passed / max(done, 1) * max(total - done, 0))
         state = ", ".join(part for part in (f"{left} left", numbers(metrics)) if part)
         self.bars.update(self.task, completed=min(done, total), state=state)
-        if not self.console.is_terminal and (now - self.shown > _PLAIN_SECONDS or done >= total):
+        ended = done >= total > self.done
+        self.done = done
+        if not self.console.is_terminal and (now - self.shown > _PLAIN_SECONDS or ended):
             self.shown = now
             self.console.print(Text(f"[{clock(passed)}] {done}/{total}, {state}"), soft_wrap=True)
 

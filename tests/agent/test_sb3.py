@@ -112,7 +112,12 @@ def test_draws_follow_the_distribution_and_their_own_generator() -> None:
 
 
 def test_impala_is_the_network_of_the_baselines() -> None:
-    assert sum(p.numel() for p in ImpalaFeatures(PIXELS).parameters()) == 622_144  # as published
+    options: dict[str, Any] = {"features_extractor_class": ImpalaFeatures, "net_arch": []}
+    policy = POLICIES["CnnPolicy"](PIXELS, spaces.Discrete(15), lambda _: 5e-4, **options)
+    assert sum(p.numel() for p in policy.features_extractor.parameters()) == 622_144  # as published
+    assert sum(p.numel() for p in policy.parameters()) == 622_144 + 257 * 16  # and a layer each for policy and value
+    pictures = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    assert policy.predict(pictures)[0].shape == (2,)
 
 
 def test_ppo_learns_and_is_measured_by_our_harness(run: tuple[Path, Reactive]) -> None:
@@ -204,6 +209,7 @@ def test_a_policy_can_see_through_our_perception() -> None:
 
 def test_an_sb3_policy_can_be_the_actor_under_our_planner() -> None:
     agent = make_agent()
+    before = fingerprint(agent.modules.perception)
     seen = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     torch.manual_seed(3)
     policy: Any = POLICIES["MlpPolicy"](
@@ -213,6 +219,7 @@ def test_an_sb3_policy_can_be_the_actor_under_our_planner() -> None:
         features_extractor_class=PerceptionFeatures,
         features_extractor_kwargs={"perception": agent.modules.perception},
     )
+    assert fingerprint(agent.modules.perception) == before  # SB3 draws weights for features, and not for these
     torch.nn.init.normal_(policy.action_net.weight)
     other = with_policy(agent, policy)
     x = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
