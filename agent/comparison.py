@@ -158,9 +158,9 @@ def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "
 
     players = []
     if "mode-1" in config.behaviours or 0 in config.budgets:
-        players.append(player("mode-1", "mode-1", agent, "draws from its policy" if config.sample else ""))
+        players.append(player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world))))
     if "mode-2" in config.behaviours:
-        players.append(player("mode-2", "mode-2", agent, _plans(agent) + _held(world)))
+        players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
     for calls in config.budgets:
         if calls:
             other = with_budget(agent, calls)
@@ -184,8 +184,11 @@ def bystanders(world: EnvConfig, config: CompareConfig, agent: Agent | None = No
         simulator = build_env(world, task.thinking.candidates, seed=seed, held_out=True, action_repeat=1)
         return OracleBehaviour(env, simulator, task, world.action_repeat, seed, agent.planner)
 
+    def chance(env: VectorEnv) -> Behaviour:
+        return RandomBehaviour(env.single_action_space, env.num_envs, seed, 1)
+
     found = {
-        "random": Player("random", world, lambda env: RandomBehaviour(env.single_action_space, env.num_envs, seed, 1)),
+        "random": Player("random", world, chance, note=_held(world)),
         "no-op": Player("no-op", world, NoOpBehaviour, note="stands still"),
         "expert": Player("expert", world, ExpertBehaviour, note="scripted, knows the state"),
     }
@@ -235,4 +238,8 @@ def _plans(agent: Agent) -> str:
 
 def _held(world: EnvConfig) -> str:
     repeat = world.action_repeat
-    return f"; in every row actions are held for {repeat} frames" if repeat > 1 else ""
+    return f"actions held for {repeat} frames" if repeat > 1 else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

@@ -236,7 +236,8 @@ def main_rows(rows: Sequence[Standing]) -> list[Standing]:
 
 
 def _line_colour(line: Sequence[_Point], colours: Mapping[str, str]) -> str:
-    return colours[next((p.place.name for p in line if kind_of(p.place.name) == "mode-2"), line[0].place.name)]
+    names = [point.place.name for point in line if kind_of(point.place.name) == "mode-2"]
+    return colours[next((name for name in names if "·" not in name), (names or [line[0].place.name])[0])]
 
 
 def _with_bar(axes: Axes, x: float, interval: Interval, colour: str) -> None:

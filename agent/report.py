@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from .aggregate import Array
 from .charts import comparison_chart
 from .curves import (
     compute_chart,
@@ -162,7 +164,7 @@ def _parts(places: Sequence[Standing], title: str, known: References, colours: M
     if whole := _overall(places, known):
         panels = {name: {row.name: row.summary(f) for row in whole} for name, f in STATISTICS.items()}
         pictures = [_Picture("overall", "Normalised scores over all worlds", overall_chart(panels, title, colours))]
-        profiles = {row.name: row.tasks for row in whole}
+        profiles = _profiles(whole)
         pictures.append(
             _Picture(
                 "overall-profile",
@@ -179,6 +181,14 @@ def _parts(places: Sequence[Standing], title: str, known: References, colours: M
         sheet = _sheet(world, mine, known)
         parts.append(_Part(world or "Results", sheet, tuple(pictures), f"comparison{suffix}", filmed))
     return parts
+
+
+def _profiles(whole: Sequence[Overall]) -> dict[str, Sequence[Sequence[Array]]]:
+    """What profiles over all worlds count: runs where every row has several in every world, else all their episodes."""
+    rows = [row for row in whole if "·" not in row.name] or list(whole)
+    if min(len(runs) for row in rows for runs in row.tasks) > 1:
+        return {row.name: row.tasks for row in rows}
+    return {row.name: [[np.concatenate(runs)] for runs in row.tasks] for row in rows}
 
 
 def _charts(

@@ -79,8 +79,9 @@ def _cells(place: Standing, places: int) -> dict[str, str]:
 
 
 def overall_sheet(rows: Sequence[Overall]) -> Sheet:
-    """Statistics over all worlds, and the chance of each row to beat the first Mode-2 row."""
-    rival = next((row for row in rows if "mode-2" in row.name.lower()), None)
+    """Statistics over all worlds, and the chance of Mode-2 (the first such row, with its own budget) to beat each."""
+    planners = sorted((row for row in rows if "mode-2" in row.name.lower()), key=lambda row: "·" in row.name)
+    rival = planners[0] if planners else None
     headings = [f"{name}, normalised" for name in STATISTICS]
     if rival is not None:
         headings.append(f"P({rival.name} is better)")
