@@ -158,7 +158,9 @@ def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "
 
     players = []
     if "mode-1" in config.behaviours or 0 in config.budgets:
-        players.append(player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world))))
+        players.append(
+            player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world)))
+        )
     if "mode-2" in config.behaviours:
         players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
     for calls in config.budgets:

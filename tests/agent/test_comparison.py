@@ -120,7 +120,7 @@ def test_training_levels_are_those_of_training_and_unseen_ones_are_not() -> None
     assert len(known.published["procgen:bigfish"]) == 7
 
 
-def test_rooms_are_measured_by_their_protocol(room_agent: Agent) -> None:  # noqa: F811
+def test_rooms_are_measured_by_their_protocol(room_agent: Agent) -> None:
     config = CompareConfig(("mode-2", "random", "no-op", "expert"), episodes=3, film=0, seed=4)
     short = replace(TWO_ROOM_CROSS_100, budget_steps=12)
     players = players_of([Entrant(Path("room"), room_agent)], config)

@@ -348,9 +348,7 @@ def test_worlds_are_brought_together_by_normalised_scores(tmp_path):
     given = study(worlds)
     report = write_report(given, "title", tmp_path, METADATA, references=known(*worlds))
     summary = json.loads(report.summary.read_text())
-    scores = [
-        normalisation(r.world)(r.returns.mean()) for r in given if (r.name, r.split) == ("mode-2", "unseen")
-    ]
+    scores = [normalisation(r.world)(r.returns.mean()) for r in given if (r.name, r.split) == ("mode-2", "unseen")]
     whole = summary["over_all_worlds"]["mode-2"]
     assert whole["IQM"]["value"] == pytest.approx(np.mean(sorted(scores)[1:-1]))
     assert whole["mean"]["value"] == pytest.approx(np.mean(scores))
