@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,10 +123,7 @@ def ppo(arguments: Sequence[str], console: Console) -> int:
         raise UsageError(f"--env.id says {config.env.id!r} and ENV is {id!r}; name the same environment")
     check_ppo(config)
     folder = options.run or default_folder(id, f"{config.seed}-ppo")
-    if not options.overwrite and any((folder / name).exists() for name in ("ppo.json", "config.json")):
-        raise ValueError(
-            f"{folder} already holds a run; replace it (--overwrite) or name another folder (--run FOLDER)"
-        )
+    _make_way(folder, options.overwrite)
     progress = StepProgress(console, folder)
     try:
         with progress:
@@ -139,6 +137,17 @@ def ppo(arguments: Sequence[str], console: Console) -> int:
     tell(console, f"saved in {folder}: policy.safetensors, ppo.json, tensorboard/")
     tell(console, f"next: forethought compare {shlex.quote(str(folder))} --behaviours random")
     return 0
+
+
+def _make_way(folder: Path, overwrite: bool) -> None:
+    """Refuse to write over a run that nobody gave up, or over an agent; remove curves of a run that is replaced."""
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds an agent's run; name another folder (--run FOLDER)")
+    if not holds_ppo(folder):
+        return
+    if not overwrite:
+        raise ValueError(f"{folder} already holds a run; replace it (--overwrite) or name another (--run FOLDER)")
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
 def default_comparison(ids: Sequence[str]) -> CompareConfig:

@@ -253,6 +253,7 @@ def test_compare_takes_several_runs_budgets_and_ppo(cartpole: Path, capsys: pyte
     assert {tag.split("/")[0] for tag in scalars(Path("ppo"))} >= {"train", "rollout"}
     said = refusal(capsys, "ppo", "CartPole-v1", "--run", "ppo", *few)
     assert "--overwrite" in said
+    assert "agent's run" in refusal(capsys, "ppo", "CartPole-v1", "--run", "again", "--overwrite", *few)
     runs = [str(cartpole), "again", "ppo"]
     assert main(["compare", *runs, "--episodes", "2", "--film", "0", "--budgets", "0", "32", "--out", "x"]) == 0
     out = capsys.readouterr().out
