@@ -88,7 +88,12 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
     return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist()}
 
 
-def _build_space(description: dict[str, Any]) -> spaces.Box | spaces.Discrete | spaces.MultiDiscrete:
+def build_space(description: dict[str, Any]) -> spaces.Box | spaces.Discrete | spaces.MultiDiscrete:
+    """Undo `describe_space`.
+
+    Raises:
+        ValueError: A kind of space that is not known.
+    """
     kind = description.get("kind")
     if kind == "Discrete":
         return spaces.Discrete(int(description["n"]))
@@ -167,7 +172,7 @@ def read_settings(folder: Path) -> tuple[RunConfig, Spaces]:
         if not all(isinstance(side, int) and side > 0 for side in seen["shape"]):
             raise ValueError(f"{path} has the observation shape {seen['shape']}, expected positive whole numbers")
         return config, Spaces(
-            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), _build_space(seen["action"])
+            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), build_space(seen["action"])
         )
     except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .interaction import Behaviour, VectorEnv, interact
+
+Split = Literal["unseen", "train"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Result:
     """What a reader must know about this row."""
     frames: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False, compare=False)
     """Pictures ``[H, W, 3]`` of the first environment's first episodes, where they were asked for."""
+    world: str = ""
+    """Where: the environment's id; empty where all rows are of one."""
+    run: str = ""
+    """Which training run; results of one row and several runs are seeds of one setting."""
+    split: Split = "unseen"
+    """Levels or starts that training has not seen, or its own levels."""
+    steps: int = 0
+    """Environment steps (frames) that training took; 0 where nothing was trained, or it is not known."""
 
     @property
     def returns(self) -> NDArray[np.float64]:

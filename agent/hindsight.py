@@ -1,7 +1,7 @@
 """Short plans towards many goals: what the critic and the actor of a goal task learn from.
 
 The world does not care what for one acts, so courses of action are imagined once and judged by every goal (hindsight,
-1707.01495).
+1707.01495). A goal that is reached can be held: what is learned is the cost until then. Otherwise courses that cannot stand still would never find a goal to be good.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..modules.cost import interoception, plan_energy
+from ..modules.cost import interoception, plan_energy, seeking
 from ..modules.critic import Critic
-from ..modules.types import Configuration, State, required_goal
+from ..modules.types import INTEROCEPTION, Configuration, State, Trajectory, required_goal
 from ..planners import ActionSpace, uniform
 from .modes import Modules
 
@@ -75,8 +75,8 @@ def short_plans(
     iota = interoception(nothing, nothing, effort.expand_as(distance), distance)
     costs = m.intrinsic_cost(iota, configuration.u).sum(-1)
     terminal = critic(State(latent[:, :, -1]), configuration).sum(-1)  # [N, G, S·E]
-    energy = plan_energy(costs, torch.ones_like(costs), terminal, configuration.discount)
-    energy = energy.unflatten(-1, (courses, members)).mean(-1)
+    energy = plan_energy(costs, seeking(distance), terminal, configuration.discount)
+    energy = energy.reshape(*energy.shape[:-1], courses, members).mean(-1)
     best = energy.amin(-1)
     weights = (-_SHARPNESS * (energy - best.unsqueeze(-1)) / energy.std(-1, keepdim=True).clamp(min=1e-6)).softmax(-1)
     first = encoded[:, :, 0] if m.world_model.actions.discrete else actions[:, :, 0]  # [N, S, P]
@@ -90,5 +90,14 @@ def short_plans(
 def _distances(latent: Tensor, goal: Tensor) -> Tensor:
     """Mean squared distances ``[N, G, S, T]`` of latents ``[N, S, T, D]`` and goals ``[N, G, D]``, by one product."""
     squares = latent.square().sum(-1).unsqueeze(1) + goal.square().sum(-1)[..., None, None]
-    products = (goal @ latent.flatten(1, 2).transpose(1, 2)).unflatten(-1, latent.shape[1:3])
-    return ((squares - 2 * products) / latent.shape[-1]).clamp(min=0)
+    products = (goal @ latent.flatten(1, 2).transpose(1, 2)).reshape(squares.shape)
+    distances: Tensor = ((squares - 2 * products) / latent.shape[-1]).clamp(min=0)
+    return distances
+
+
+def seeking_energy(m: Modules, critic: Critic, imagined: Trajectory, configuration: Configuration) -> Tensor:
+    """F ``[B, S]`` of imagined trajectories until the goal is reached."""
+    distance = imagined.interoception[..., INTEROCEPTION.index("goal_distance")]
+    costs = m.intrinsic_cost(imagined.interoception, configuration.u).sum(-1)
+    terminal = critic(State(imagined.latent[..., -1, :]), configuration).sum(-1)
+    return plan_energy(costs, imagined.continuation * seeking(distance), terminal, configuration.discount)

@@ -21,7 +21,7 @@ from ..modules.types import DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, masked_mean, perceive, world_model_loss
-from .hindsight import ShortPlans, short_plans
+from .hindsight import ShortPlans, seeking_energy, short_plans
 from .modes import imagine, think, trajectory_energy
 
 
@@ -176,7 +176,7 @@ class Learner:
         with torch.no_grad():
             target = None
             if goal is not None and not m.world_model.actions.discrete:
-                energy = trajectory_energy(replace(m, critic=self.target_critic), imagined, configuration)[:, 0]
+                energy = seeking_energy(m, self.target_critic, imagined, configuration)[:, 0]
             else:
                 target = self._returns(imagined, configuration)[:, 0]
                 energy = (floored(configuration.v) * target[:, 0]).sum(-1)

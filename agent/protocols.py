@@ -12,7 +12,7 @@ from ..envs.rooms import DOT_WALL_200, PROTOCOLS, TWO_ROOM_CROSS_100, Protocol, 
 from .agent import Agent, Decision, read_spaces
 from .checkpoint import check_same_world
 from .evaluation import Progress, Result, evaluate
-from .interaction import Behaviour, Observation, RandomBehaviour
+from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour
 
 ROOM_BEHAVIOURS = ("mode-1", "mode-2", "random", "no-op", "expert")
@@ -22,7 +22,7 @@ ROOM_BEHAVIOURS = ("mode-1", "mode-2", "random", "no-op", "expert")
 class NoOpBehaviour:
     """Stand still: the floor below which nothing was learned."""
 
-    def __init__(self, env: RoomVectorEnv) -> None:
+    def __init__(self, env: VectorEnv) -> None:
         self.action = np.zeros(env.action_space.shape or (), np.float32)
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:

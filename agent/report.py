@@ -1,40 +1,42 @@
-"""Reports of comparisons: a table for the terminal, and files (CSV, JSON, chart, video) for a page or a paper."""
+"""Reports of comparisons: tables for the terminal, and files (CSV, JSON, charts, films, one HTML page)."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
-import os
-import textwrap
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
-import matplotlib
 import numpy as np
-from imageio.plugins.pyav import PyAVPlugin
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
-from rich.text import Text
 
+from .aggregate import Array
+from .charts import comparison_chart
+from .curves import (
+    compute_chart,
+    gap_chart,
+    kind_of,
+    learning_chart,
+    main_rows,
+    overall_chart,
+    profile_chart,
+    scaling_chart,
+)
 from .evaluation import Result
-from .statistics import Interval, iqm, mean_interval, probability_of_improvement, wilson
-
-Picture = NDArray[np.uint8]
-
-_COLOURS = {"mode-1": "#0072B2", "mode-2": "#D55E00", "random": "#7F7F7F", "oracle": "#009E73", "expert": "#AA4499"}
-_OTHERS = ("#56B4E9", "#B8860B", "#882255", "#44AA99", "#332288")
-_INK, _FAINT, _DARK = "#1F2328", "#656D76", (22, 24, 29)
-_TILE, _BAR, _GAP = 256, 40, 8  # pixels: smallest side of a tile's picture, title bar, space around tiles
+from .files import explained, write_whole
+from .film import film
+from .page import READING, Section, html_page
+from .scores import PublishedPoint
+from .standings import Overall, Scale, Standing, chance_to_beat, overall, standings
+from .statistics import Interval, iqm
+from .style import colours_of, png, svg
+from .tables import STATISTICS, Sheet, overall_sheet, rich_table, world_sheet
 
 
 @dataclass(frozen=True)
@@ -45,37 +47,65 @@ class Report:
     """CSV, a line per episode."""
     summary: Path
     """JSON: rows, comparisons and metadata."""
-    chart: Path
-    """PNG."""
-    video: Path | None
-    """MP4, where a row has pictures."""
+    page: Path
+    """HTML with everything in it."""
+    charts: tuple[Path, ...]
+    """PNG; each has an SVG of the same name beside it."""
+    videos: tuple[Path, ...]
+    """MP4, for each world where a row has pictures."""
 
 
 @dataclass(frozen=True)
-class _Summary:
-    """A row and its statistics."""
+class References:
+    """What is known from elsewhere about the worlds of a comparison, by id."""
 
-    row: Result
-    mean: Interval
-    success: Interval | None
-    decisions: float
+    scale: Scale | None = None
+    """Normalisation of returns."""
+    published: Mapping[str, Sequence[PublishedPoint]] = field(default_factory=dict)
+    """PPO's published learning curves."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A chart: its file's name without ending, what it shows, and the figure."""
+
+    name: str
+    shows: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What the report has about one world, or about all together."""
+
+    heading: str
+    sheet: Sheet
+    pictures: tuple[_Picture, ...]
+    film: str
+    filmed: tuple[Result, ...]
 
 
 def write_report(
-    rows: Sequence[Result], title: str, folder: str | Path, metadata: Mapping[str, Any], fps: float = 15.0
+    rows: Sequence[Result],
+    title: str,
+    folder: str | Path,
+    metadata: Mapping[str, Any],
+    fps: float = 15.0,
+    references: References | None = None,
 ) -> Report:
-    """Write ``episodes.csv``, ``summary.json``, ``comparison.png`` and ``comparison.mp4`` into a folder.
+    """Write ``episodes.csv``, ``summary.json``, ``report.html``, charts (PNG and SVG) and films (MP4) into a folder.
 
-    Each file is replaced at once or not at all. A video that an earlier report left in the folder is removed when no
-    row has pictures now, since it would show other episodes than the numbers beside it.
+    Each file is replaced at once or not at all. Charts and films that an earlier report left in the folder and this one
+    does not have are removed, since they would show other episodes than the numbers beside them.
 
     Args:
-        rows: What is compared, in the order of the report; names must differ.
-        title: Of chart and summary.
+        rows: What is compared, in the order of the report: one result per row, world, run and split.
+        title: Of charts, summary and page.
         folder: Made if it is missing.
         metadata: What is needed to repeat the comparison (command, seed, environment, git hash, versions, hardware,
             training budget); JSON types only.
-        fps: Pictures per second of the video.
+        fps: Pictures per second of the films.
+        references: Normalisation and published results to show beside the rows.
 
     Raises:
         ValueError: If there is nothing to report, a return is not finite, a picture is not uint8 ``[H, W, 3]``, the
@@ -84,137 +114,170 @@ def write_report(
     """
     if not fps > 0:
         raise ValueError(f"fps is {fps}; expected a positive number of pictures per second.")
-    summaries = _summarise(rows)
-    document = _document(summaries, title, metadata)
+    known = references or References()
+    places = standings(rows, known.scale)
+    colours = colours_of([place.name for place in places])
+    parts = _parts(places, title, known, colours)
+    films = [f"{part.film}.mp4" for part in parts if part.filmed]
+    names = [picture.name for part in parts for picture in part.pictures]
+    files = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + films
+    document = _document(places, title, metadata, files, known)
     where = Path(folder)
-    paths = where / "episodes.csv", where / "summary.json", where / "comparison.png", where / "comparison.mp4"
-    with _explained(where):
+    with explained(where):
         where.mkdir(parents=True, exist_ok=True)
-    _write(paths[0], _csv(rows).encode())
-    _write(paths[1], document.encode())
-    colours = _colours(rows)
-    _write(paths[2], _chart(summaries, title, colours))
-    filmed = [row for row in rows if row.frames]
-    if not filmed:
-        with _explained(paths[3]):
-            paths[3].unlink(missing_ok=True)
-        return Report(*paths[:3], None)
-    _write(paths[3], _film(filmed, fps, colours))
-    return Report(*paths)
+    left_over = _files_of(where / "summary.json") - set(files)
+    write_whole(where / "episodes.csv", _csv(rows).encode())
+    write_whole(where / "summary.json", document.encode())
+    sections = [_write_part(part, where, fps, colours) for part in parts]
+    write_whole(where / "report.html", html_page(title, sections, metadata).encode())
+    for name in left_over:
+        with explained(where / name):
+            (where / name).unlink(missing_ok=True)
+    charts, videos = (tuple(where / name for name in group) for group in ([f"{name}.png" for name in names], films))
+    return Report(where / "episodes.csv", where / "summary.json", where / "report.html", charts, videos)
 
 
-def table(rows: Sequence[Result], title: str) -> Table:
-    """The comparison as a table for the terminal, rows in the order given.
+def tables(rows: Sequence[Result], title: str, references: References | None = None) -> list[Table]:
+    """The comparison as tables for the terminal: one for each world, and one over all where they can be compared.
 
-    The column of successes is there only if an episode of any row succeeded.
+    Columns that would be empty are left out: successes where no episode succeeded, gaps where no training levels were
+    played, scores where no normalisation is known.
 
     Raises:
         ValueError: If there is nothing to show, or a return is not finite.
     """
-    summaries = _summarise(rows)
-    digits, colours = _digits(summaries), _colours(rows)
-    result = Table(title=Text(title), title_justify="left")
-    result.add_column("behaviour", no_wrap=True)
-    numbers = ["episodes", "mean return", "95 % interval", "success", "ms/decision", "predictor calls/decision"]
-    shown = [name for name in numbers if name != "success" or summaries[0].success is not None]
-    for name in shown:
-        result.add_column(name, justify="right")
-    result.add_column("note")
-    for summary in summaries:
-        row, mean = summary.row, summary.mean
-        cells = {
-            "episodes": str(len(row.episodes)),
-            "mean return": f"{mean.mean:.{digits}f}",
-            "95 % interval": f"{mean.low:.{digits}f} … {mean.high:.{digits}f}" if mean.known else "one episode: none",
-            "success": _percent(summary.success),
-            "ms/decision": _cost(row.milliseconds),
-            "predictor calls/decision": _cost(row.calls),
-        }
-        head = Text(row.name, style=f"bold {colours[row.name]}")
-        result.add_row(head, *(cells[name] for name in shown), Text(row.note))
-    return result
+    known = references or References()
+    places = standings(rows, known.scale)
+    colours = colours_of([place.name for place in places])
+    found = []
+    for world, mine in _by_world(places):
+        heading = f"{title}: {world}" if _several(places) else title
+        found.append(rich_table(_sheet(world, mine, known), heading, colours))
+    if whole := _overall(places, known):
+        found.append(rich_table(overall_sheet(whole), f"{title}: all worlds", colours))
+    return found
 
 
-def _summarise(rows: Sequence[Result]) -> tuple[_Summary, ...]:
-    """Check the rows and work out their statistics."""
-    if not rows:
-        raise ValueError("There are no rows; a report needs the results of at least one behaviour.")
-    names = [row.name for row in rows]
-    for row in rows:
-        if names.count(row.name) > 1:
-            raise ValueError(f"{names.count(row.name)} rows are called {row.name!r}; give each row its own name.")
-        if not row.episodes:
-            raise ValueError(f"Row {row.name!r} has no episodes; evaluate it for at least one, or leave it out.")
-        bad = np.flatnonzero(~np.isfinite(row.returns))
-        if len(bad):
-            raise ValueError(
-                f"Row {row.name!r}, episode {bad[0]}: the return is {row.returns[bad[0]]}, expected a finite number; "
-                "look for the reward that made it."
+def _parts(places: Sequence[Standing], title: str, known: References, colours: Mapping[str, str]) -> list[_Part]:
+    """All that is shown, with the charts drawn."""
+    parts = []
+    if whole := _overall(places, known):
+        panels = {name: {row.name: row.summary(f) for row in whole} for name, f in STATISTICS.items()}
+        pictures = [_Picture("overall", "Normalised scores over all worlds", overall_chart(panels, title, colours))]
+        profiles = _profiles(whole)
+        pictures.append(
+            _Picture(
+                "overall-profile",
+                "Performance profile over all worlds",
+                profile_chart(profiles, f"{title}: all worlds", colours, "normalised score"),
             )
-    tasks = any(row.successes.any() for row in rows)
-    return tuple(
-        _Summary(
-            row,
-            mean_interval(row.returns),
-            wilson(int(row.successes.sum()), len(row.episodes)) if tasks else None,
-            float(np.mean([episode.decisions for episode in row.episodes])),
         )
-        for row in rows
+        parts.append(_Part("All worlds", overall_sheet(whole), tuple(pictures), "", ()))
+    for world, mine in _by_world(places):
+        suffix = "-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", world) if _several(places) else ""
+        heading = f"{title}: {world}" if suffix else title
+        pictures = _charts(mine, heading, suffix, known.published.get(world, ()), colours)
+        filmed = tuple(place.unseen[0] for place in mine if place.unseen[0].frames)
+        sheet = _sheet(world, mine, known)
+        parts.append(_Part(world or "Results", sheet, tuple(pictures), f"comparison{suffix}", filmed))
+    return parts
+
+
+def _profiles(whole: Sequence[Overall]) -> dict[str, Sequence[Sequence[Array]]]:
+    """What profiles over all worlds count: runs where every row has several in every world, else all their episodes."""
+    rows = [row for row in whole if "·" not in row.name] or list(whole)
+    if min(len(runs) for row in rows for runs in row.tasks) > 1:
+        return {row.name: row.tasks for row in rows}
+    return {row.name: [[np.concatenate(runs)] for runs in row.tasks] for row in rows}
+
+
+def _charts(
+    places: Sequence[Standing],
+    title: str,
+    suffix: str,
+    published: Sequence[PublishedPoint],
+    colours: Mapping[str, str],
+) -> list[_Picture]:
+    """The charts of one world that its results allow."""
+    profiles = {place.name: [[place.returns]] for place in main_rows(places)}  # over episodes
+    drawn = (
+        ("comparison", "Returns and costs", comparison_chart(places, title, colours)),
+        ("scaling", "Return against predictor calls", scaling_chart(places, title, colours)),
+        ("compute", "Return against thinking time", compute_chart(places, title, colours)),
+        ("gap", "Training levels and unseen ones", gap_chart(places, title, colours)),
+        ("learning", "Return against training steps", learning_chart(places, published, title, colours)),
+        ("profile", "Performance profile", profile_chart(profiles, title, colours, "return of an episode")),
     )
+    return [_Picture(f"{name}{suffix}", shows, figure) for name, shows, figure in drawn if figure is not None]
+
+
+def _write_part(part: _Part, where: Path, fps: float, colours: Mapping[str, str]) -> Section:
+    shown = []
+    for picture in part.pictures:
+        write_whole(where / f"{picture.name}.png", png(picture.figure))
+        shown.append((picture.shows, svg(picture.figure)))
+        write_whole(where / f"{picture.name}.svg", shown[-1][1])
+    video = film(part.filmed, fps, colours) if part.filmed else None
+    if video is not None:
+        write_whole(where / f"{part.film}.mp4", video)
+    return Section(part.heading, part.sheet, colours, shown, video)
+
+
+def _sheet(world: str, places: Sequence[Standing], known: References) -> Sheet:
+    norm = known.scale(world) if known.scale is not None else None
+    return world_sheet(places, known.published.get(world, ()), norm)
+
+
+def _overall(places: Sequence[Standing], known: References) -> tuple[Overall, ...]:
+    return overall(places, known.scale) if known.scale is not None and _several(places) else ()
+
+
+def _by_world(places: Sequence[Standing]) -> Iterator[tuple[str, list[Standing]]]:
+    for world in dict.fromkeys(place.world for place in places):
+        yield world, [place for place in places if place.world == world]
+
+
+def _several(places: Sequence[Standing]) -> bool:
+    return len({place.world for place in places}) > 1
 
 
 def _csv(rows: Sequence[Result]) -> str:
     """A line per episode; returns in full precision, success as 0 or 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "index", "return", "decisions", "success", "level"))
+    writer.writerow(("world", "row", "run", "split", "index", "return", "decisions", "success", "level"))
     for row in rows:
         for index, episode in enumerate(row.episodes):
             total = repr(float(episode.total))
-            writer.writerow((row.name, index, total, episode.decisions, int(episode.success), episode.level))
+            numbers = (index, total, episode.decisions, int(episode.success), episode.level)
+            writer.writerow((row.world, row.name, row.run, row.split, *numbers))
     return text.getvalue()
 
 
-def _document(summaries: Sequence[_Summary], title: str, metadata: Mapping[str, Any]) -> str:
+def _document(
+    places: Sequence[Standing], title: str, metadata: Mapping[str, Any], files: Sequence[str], known: References
+) -> str:
     """The summary as JSON; what is unknown is null."""
-
-    def bounds(interval: Interval) -> list[float] | None:
-        return [interval.low, interval.high] if interval.known else None
-
-    rows: list[dict[str, Any]] = []
-    for summary in summaries:
-        row, success = summary.row, summary.success
-        entry: dict[str, Any] = {
-            "name": row.name,
-            "episodes": len(row.episodes),
-            "mean": summary.mean.mean,
-            "interval": bounds(summary.mean),
-            "iqm": iqm(row.returns),
-        }
-        if success is not None:
-            entry |= {"success": success.mean, "success_interval": bounds(success)}
-        entry |= {
-            "decisions": summary.decisions,
-            "ms_per_decision": float(row.milliseconds),
-            "calls_per_decision": float(row.calls),
-            "note": row.note,
-        }
-        rows.append(entry)
-    improvement = {
-        ours.row.name: {
-            other.row.name: probability_of_improvement(ours.row.returns, other.row.returns)
-            for other in summaries
-            if other is not ours
-        }
-        for ours in summaries
-        if ours.row.name.lower().startswith("mode-2")
-    }
     document = {
         "title": title,
-        "rows": rows,
-        "probability_of_improvement": improvement,
-        "intervals": "95 %: percentile bootstrap of the mean over episodes (10,000 samples, seed 0); success: Wilson",
+        "rows": [_entry(place) for place in places],
+        "over_all_worlds": {
+            row.name: {name: _interval(row.summary(f)) for name, f in STATISTICS.items()}
+            for row in _overall(places, known)
+        },
+        "probability_of_improvement": [
+            {"world": ours.world, "row": ours.name, "over": other.name} | _interval(chance_to_beat(ours, other))
+            for ours in places
+            for other in places
+            if ours.world == other.world and ours is not other and kind_of(ours.name) == "mode-2"
+        ],
+        "published": {
+            world: [{"steps": p.steps, "train": p.train, "unseen": p.unseen} for p in points]
+            for world, points in known.published.items()
+        },
+        "reading": READING,
         "metadata": dict(metadata),
+        "files": list(files),
     }
     try:
         return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -225,206 +288,41 @@ def _document(summaries: Sequence[_Summary], title: str, metadata: Mapping[str, 
         ) from error
 
 
-def _chart(summaries: Sequence[_Summary], title: str, colours: Mapping[str, str]) -> bytes:
-    """A PNG 1800 pixels wide, to be shown at 900: episodes, means with intervals, and what each decision costs."""
-    rows = [summary.row for summary in summaries]
-    names, head = [textwrap.fill(row.name, 26) for row in rows], textwrap.wrap(title, 72)
-    foot = ["Large dot and bar: mean return with 95 % bootstrap interval. Small dots: single episodes."]
-    foot += [line for row in rows if row.note for line in textwrap.wrap(f"{row.name}: {row.note}", 130)]
-    columns = _columns(summaries)
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    # All lengths are inches, from the top left.
-    width, lane, pitch, left, top = 9.0, 0.5, 0.82, 0.35 + 0.094 * longest, 0.57 + 0.25 * max(len(head), 1)
-    inside, across = lane * len(rows), width - left - 0.15 - pitch * len(columns)
-    height = top + inside + 0.75 + 0.17 * len(foot)
-    figure = Figure(figsize=(width, height), dpi=200, facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((left / width, 1 - (top + inside) / height, across / width, inside / height))
-    _style(axes, len(rows))
-
-    def put(
-        x: float, y: float, text: str, size: float, colour: str = _INK, align: str = "right", weight: str = "normal"
-    ) -> None:
-        figure.text(
-            x / width,
-            1 - y / height,
-            text,
-            fontsize=size,
-            color=colour,
-            ha=align,
-            va="center",
-            weight=weight,
-            parse_math=False,
-        )
-
-    for line, text in enumerate(head):
-        put(0.2, 0.27 + 0.25 * line, text, 13, align="left", weight="bold")
-    for x, (heading, _) in enumerate(columns):
-        put(width - 0.2 - pitch * (len(columns) - 1 - x), top - 0.14, heading, 8.5, _FAINT)
-    for index, summary in enumerate(summaries):
-        y, colour = top + lane * (index + 0.5), colours[summary.row.name]
-        _lane(axes, index, summary, colour)
-        put(left - 0.12, y, names[index], 10.5, colour, weight="bold")
-        for x, (_, cells) in enumerate(columns):
-            put(width - 0.2 - pitch * (len(columns) - 1 - x), y, cells[index], 10)
-    for line, text in enumerate(foot):
-        put(0.2, top + inside + 0.68 + 0.17 * line, text, 8, _FAINT, "left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
-    return buffer.getvalue()
-
-
-def _style(axes: Axes, lanes: int) -> None:
-    """Quiet axes: returns along the bottom, a lane for each row from top to bottom."""
-    axes.set_ylim(lanes - 0.5, -0.5)
-    axes.margins(x=0.03)
-    axes.set_yticks([])
-    axes.grid(axis="x", color="#E6E8EB", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.spines["bottom"].set_color("#B8BEC5")
-    axes.tick_params(axis="x", colors=_FAINT, labelsize=9.5, length=3)
-    axes.set_xlabel("return per episode", color=_FAINT, fontsize=9.5)
-
-
-def _lane(axes: Axes, y: int, summary: _Summary, colour: str) -> None:
-    """Draw one row: every episode faintly, the interval and the mean."""
-    returns, mean = summary.row.returns, summary.mean
-    jitter = np.random.default_rng(y).uniform(-0.22, 0.22, len(returns))
-    alpha = float(np.clip(12 / len(returns), 0.08, 0.35))
-    axes.scatter(returns, y + jitter, s=16, color=colour, alpha=alpha, linewidths=0)
-    if mean.known:
-        axes.plot([mean.low, mean.high], [y, y], color=colour, linewidth=4, solid_capstyle="round", zorder=4)
-    axes.scatter([mean.mean], [y], s=85, color=colour, edgecolors="white", linewidths=1.5, zorder=5)
-
-
-def _columns(summaries: Sequence[_Summary]) -> list[tuple[str, list[str]]]:
-    """Headings and cells to the right of the chart."""
-    digits = _digits(summaries)
-    columns = [("mean", [f"{summary.mean.mean:.{digits}f}" for summary in summaries])]
-    if summaries[0].success is not None:
-        columns.append(("success", [_percent(summary.success, bounds=False) for summary in summaries]))
-    columns.append(("ms/decision", [_cost(summary.row.milliseconds) for summary in summaries]))
-    columns.append(("episodes", [str(len(summary.row.episodes)) for summary in summaries]))
-    return columns
-
-
-def _film(rows: Sequence[Result], fps: float, colours: Mapping[str, str]) -> bytes:
-    """An MP4 of the rows side by side; who has ended stays on its last picture, darkened."""
-    for row in rows:
-        for index, frame in enumerate(row.frames):
-            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or frame.shape != row.frames[0].shape:
-                raise ValueError(
-                    f"Row {row.name!r}: frames[{index}] is {frame.dtype} {list(frame.shape)}, expected uint8 pictures "
-                    "[H, W, 3] of one size; film an environment made with render_mode='rgb_array'."
-                )
-    count = max(len(row.frames) for row in rows)
-    # The index goes first, into room kept for it, so that browsers can play what has not arrived in full.
-    options = {"moov_size": str(8192 + 64 * count)}
-    video = io.BytesIO()
-    with iio.imopen(video, "w", plugin=PyAVPlugin, extension=".mp4", options=options) as writer:
-        writer.init_video_stream("libx264", fps=fps, pixel_format="yuv420p")
-        for step in range(count):
-            writer.write_frame(_beside([_tile(row, step, colours[row.name]) for row in rows]))
-    return video.getvalue()
-
-
-def _tile(row: Result, step: int, colour: str) -> Picture:
-    """One row's picture at a step, enlarged, under a bar with its name and step."""
-    last = len(row.frames) - 1
-    frame = row.frames[min(step, last)]
-    scale = -(-_TILE // min(frame.shape[:2]))
-    picture = frame.repeat(scale, axis=0).repeat(scale, axis=1)
-    if step > last:
-        picture = (picture * 0.45).astype(np.uint8)
-    bar = Image.new("RGB", (picture.shape[1], _BAR), _DARK)
-    draw = ImageDraw.Draw(bar)
-    draw.rectangle((0, _BAR - 3, bar.width, _BAR), fill=colour)
-    name, middle = row.name, (_BAR - 3) / 2
-    small, bold = _font("DejaVuSans", 15), _font("DejaVuSans-Bold", 17)
-    draw.text((bar.width - 4, middle), f"step {min(step, last) + 1}", font=small, fill=(170, 176, 184), anchor="rm")
-    room = bar.width - 20 - small.getlength(f"step {last + 1}")
-    while bold.getlength(name) > room and len(name) > 1:
-        name = name.rstrip("…")[:-1] + "…"
-    draw.text((4, middle), name, font=bold, fill="white", anchor="lm")
-    return np.concatenate((np.asarray(bar), picture))
-
-
-def _beside(tiles: Sequence[Picture]) -> Picture:
-    """Tiles in one picture ``[H, W, 3]`` with even sides, which H.264 wants."""
-    height = max(tile.shape[0] for tile in tiles) + 2 * _GAP
-    width = sum(tile.shape[1] + _GAP for tile in tiles) + _GAP
-    canvas = np.full((height + height % 2, width + width % 2, 3), _DARK, np.uint8)
-    x = _GAP
-    for tile in tiles:
-        canvas[_GAP : _GAP + tile.shape[0], x : x + tile.shape[1]] = tile
-        x += tile.shape[1] + _GAP
-    return canvas
-
-
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """One of the fonts that come with matplotlib."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")), size)
-
-
-def _colours(rows: Sequence[Result]) -> dict[str, str]:
-    """Each row's colour: the same in every report for known behaviours, by position for others."""
-    others = {row.name: _OTHERS[index % len(_OTHERS)] for index, row in enumerate(rows)}
-    return {
-        name: next((colour for known, colour in _COLOURS.items() if name.lower().startswith(known)), other)
-        for name, other in others.items()
+def _entry(place: Standing) -> dict[str, Any]:
+    """A row of one world."""
+    optional = {"train": place.train_mean, "gap": place.gap, "score": place.score}
+    entry: dict[str, Any] = {
+        "name": place.name,
+        "world": place.world,
+        "runs": [result.run for result in place.unseen],
+        "episodes": len(place.episodes),
+        "mean": place.mean.mean,
+        "interval": _bounds(place.mean),
+        "iqm": iqm(place.returns),
+    }
+    entry |= {name: _interval(value) for name, value in optional.items() if value is not None}
+    if place.success is not None:
+        entry |= {"success": place.success.mean, "success_interval": _bounds(place.success)}
+    return entry | {
+        "decisions": place.decisions,
+        "ms_per_decision": place.milliseconds,
+        "calls_per_decision": place.calls,
+        "training_steps": place.steps,
+        "note": place.note,
     }
 
 
-def _digits(summaries: Sequence[_Summary]) -> int:
-    """Decimals that suit the returns."""
-    largest = max(float(np.abs(summary.row.returns).max()) for summary in summaries)
-    return 2 if largest < 10 else 1 if largest < 1000 else 0
+def _bounds(interval: Interval) -> list[float] | None:
+    return [interval.low, interval.high] if interval.known else None
 
 
-def _percent(rate: Interval | None, bounds: bool = True) -> str:
-    """A success rate in per cent, with its Wilson bounds if they are wanted."""
-    if rate is None:
-        return ""
-    mean = f"{100 * rate.mean:.0f} %"
-    return f"{mean} ({100 * rate.low:.0f} … {100 * rate.high:.0f})" if bounds else mean
+def _interval(interval: Interval) -> dict[str, Any]:
+    return {"value": interval.mean, "interval": _bounds(interval)}
 
 
-def _cost(amount: float) -> str:
-    """A cost with two or more significant digits, however small or large."""
-    if amount == 0 or amount >= 10:
-        return f"{amount:,.0f}"
-    return f"{amount:.1f}" if amount >= 1 else f"{amount:.2f}" if amount >= 0.01 else "<0.01"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a temporary file in the same folder, which takes the place of ``path`` once it is complete."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with _explained(path):
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say which file could not be written, and what to do."""
-    advice = {
-        errno.ENOSPC: "Free some space on this disk, or write to a folder on another.",
-        errno.EDQUOT: "Your disk quota is used up: free some space, or write to a folder on another disk.",
-        errno.EACCES: "Choose a folder that you may write to, or change its permissions.",
-        errno.EPERM: "Choose a folder that you may write to, or change its permissions.",
-        errno.EROFS: "This disk is read-only; choose a folder on another.",
-        errno.EEXIST: "There is a file of this name; choose another folder.",
-        errno.ENOTDIR: "A part of this path is a file; choose another folder.",
-        errno.EISDIR: "There is a folder of this name; move it away, or choose another folder.",
-    }
-    try:
-        yield
-    except OSError as error:
-        code = error.errno or errno.EIO
-        fix = advice.get(code, "Check the disk, or choose another folder.")
-        raise OSError(code, f"Could not write {path}: {error.strerror or error}. {fix}") from error
+def _files_of(summary: Path) -> set[str]:
+    """Charts and films of the report that this summary belongs to; none where there is no readable one."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        names = json.loads(summary.read_text(encoding="utf-8"))["files"]
+        return {name for name in names if Path(name).name == name and Path(name).suffix in {".png", ".svg", ".mp4"}}
+    return set()

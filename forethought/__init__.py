@@ -23,12 +23,13 @@ from .envs.make import register as _register  # noqa: E402  (needs the path abov
 if TYPE_CHECKING:
     from .agent.agent import Agent
     from .agent.checkpoint import load_agent, save_agent
+    from .agent.comparison import CompareConfig, compare
     from .agent.config import RunConfig
     from .agent.evaluation import Episode, Result, evaluate
     from .agent.presets import preset
     from .agent.protocols import evaluate_protocol
     from .agent.report import write_report
-    from .agent.run import CompareConfig, compare, train
+    from .agent.run import train
     from .envs.levels import Levels, LevelSplit
     from .envs.make import list_envs, make_env
 
@@ -60,13 +61,13 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agent.agent",
-    "CompareConfig": "agent.run",
+    "CompareConfig": "agent.comparison",
     "Episode": "agent.evaluation",
     "LevelSplit": "envs.levels",
     "Levels": "envs.levels",
     "Result": "agent.evaluation",
     "RunConfig": "agent.config",
-    "compare": "agent.run",
+    "compare": "agent.comparison",
     "evaluate": "agent.evaluation",
     "evaluate_protocol": "agent.protocols",
     "list_envs": "envs.make",

@@ -29,7 +29,8 @@ usage: forethought COMMAND …
 
   train ENV      train an agent; ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id
   evaluate RUN   both modes of a trained agent on worlds it has not seen, and its health
-  compare RUN    both modes beside random play and upper bounds, with table, chart, video and files
+  compare RUN …  runs in both modes and at any budget beside random play, upper bounds and PPO: tables, charts, a page
+  ppo ENV        train PPO (Stable-Baselines3) as a baseline for compare
   envs           the environments that come along
   doctor         what is installed, which device and threads are used, and what will work
 
@@ -121,9 +122,15 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
 
 
 def _compare(arguments: Sequence[str], console: Console) -> int:
-    from .commands import compare  # noqa: PLC0415
+    from .comparing import compare  # noqa: PLC0415
 
     return compare(arguments, console)
+
+
+def _ppo(arguments: Sequence[str], console: Console) -> int:
+    from .comparing import ppo  # noqa: PLC0415
+
+    return ppo(arguments, console)
 
 
 def _doctor(arguments: Sequence[str], console: Console) -> int:
@@ -161,6 +168,7 @@ _COMMANDS: dict[str, Command] = {
     "train": _train,
     "evaluate": _evaluate,
     "compare": _compare,
+    "ppo": _ppo,
     "envs": _envs,
     "doctor": _doctor,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shlex
 import shutil
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,32 +16,31 @@ import torch
 import tyro
 from rich.console import Console
 
-from .agent import run
+from .agent import checkpoint, comparison, run
 from .agent.agent import Agent
-from .agent.checkpoint import load_agent, read_settings
+from .agent.checkpoint import load_agent
 from .agent.checkup import DECISIONS, examine, imagine_held_out, record_held_out
+from .agent.comparison import CompareConfig
 from .agent.config import RunConfig
 from .agent.evaluation import Result
 from .agent.faults import locked
 from .agent.health_report import health_table, write_health
 from .agent.presets import preset
 from .agent.protocols import (
-    ROOM_BEHAVIOURS,
     check_room_behaviours,
     evaluate_protocol,
     find_protocol,
     protocol_key,
 )
-from .agent.report import table, write_report
+from .agent.report import tables
 from .agent.resume import FOLDER, newest
-from .agent.run import CompareConfig
 from .agent.storage import read_json
 from .envs.make import has_levels
 from .envs.rooms import PROTOCOLS, Protocol
 from .options import UsageError, given, parse, wants_help
 from .progress import RowProgress, TrainingProgress
 
-_PROTOCOLS = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
+PROTOCOL_NAMES = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
 _RUN_FILES = ("config.json", "progress.json", "weights.safetensors", "learner.safetensors", "provenance.json")
 _RUN_FOLDERS = (FOLDER, "best", "crash", "memory", "tensorboard", "compare", "evaluate")
 _IMAGINED = 6  # episodes of a check-up
@@ -92,24 +90,12 @@ class EvaluateOptions:
     """Seed of these; the same for both modes."""
     sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Mode-1 draws from its policy instead of taking the likeliest action."""
-    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({_PROTOCOLS})")] = None
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({PROTOCOL_NAMES})")] = None
     """Rooms: how success is measured; by default the hardest that the room has."""
     health: bool = True
     """Examine representation and world model as well."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: RUN/evaluate)")] = None
     """Where the files of that examination go."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareOptions:
-    """Options of `forethought compare`."""
-
-    settings: Annotated[CompareConfig, tyro.conf.arg(name="")]
-    changes: Annotated[Changes, tyro.conf.arg(name="")] = Changes()
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: RUN/compare)")] = None
-    """Where the report goes."""
-    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({_PROTOCOLS})")] = None
-    """Rooms: how success is measured; by default the hardest that the room has."""
 
 
 def train(arguments: Sequence[str], console: Console) -> int:
@@ -128,7 +114,7 @@ def train(arguments: Sequence[str], console: Console) -> int:
     default, name = preset(id), given("--run", rest)
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
-        default = _read_settings(newest(folder / FOLDER) or folder)
+        default = read_settings(newest(folder / FOLDER) or folder)
     options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
     config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
     if config.env.id != id:
@@ -187,7 +173,7 @@ def evaluate(arguments: Sequence[str], console: Console) -> int:
         "health of its representation and world model."
     )
     options, folder = _parse_for_run("evaluate", EvaluateOptions, EvaluateOptions(), arguments, about)
-    agent = _load(folder, options.changes)
+    agent = load_changed(folder, options.changes)
     modes = ("mode-1", "mode-2") if options.mode == "both" else (options.mode,)
     config = CompareConfig(modes, options.episodes, 1, options.sample, options.seed, film=0)
     protocol = find_protocol(options.protocol, agent.config.env.id)
@@ -196,7 +182,7 @@ def evaluate(arguments: Sequence[str], console: Console) -> int:
     if options.health:
         out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     rows = _measure(agent, config, protocol, console)
-    console.print(table(rows, _title(agent, config, protocol)))
+    console.print(tables(rows, title_of({agent.config.env.id: protocol}, config))[0])
     if options.health:
         metadata = _metadata("evaluate", arguments, folder, agent) | {"seed": options.seed}
         _check_up(agent, options.seed, out, metadata, console)
@@ -216,41 +202,6 @@ def _check_up(agent: Agent, seed: int, out: Path, metadata: dict[str, Any], cons
         _tell(console, str(path))
 
 
-def compare(arguments: Sequence[str], console: Console) -> int:
-    """`forethought compare RUN …`."""
-    about = "Compare both modes with random play and an upper bound where none of them has been; writes a report."
-    if not wants_help(arguments) and arguments and not arguments[0].startswith("-"):
-        default = CompareOptions(default_comparison(_read_settings(Path(arguments[0])).env.id))
-    else:
-        default = CompareOptions(CompareConfig())
-    options, folder = _parse_for_run("compare", CompareOptions, default, arguments, about)
-    agent, config = _load(folder, options.changes), options.settings
-    protocol = find_protocol(options.protocol, agent.config.env.id)
-    out = options.out or folder / "compare"
-    _check_comparison(agent, config, protocol)
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
-    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
-    rows = _measure(agent, config, protocol, console)
-    title = _title(agent, config, protocol)
-    metadata = _metadata("compare", arguments, folder, agent) | {
-        "protocol": protocol.name if protocol else None,
-        "comparison": dataclasses.asdict(config),
-    }
-    report = write_report(rows, title, out, metadata)
-    console.print(table(rows, title))
-    for path in (report.chart, report.video, report.summary, report.episodes):
-        if path is not None:
-            _tell(console, str(path))
-    return 0
-
-
-def default_comparison(id: str) -> CompareConfig:
-    """The rows that this world can have."""
-    if find_protocol(None, id) is not None:
-        return CompareConfig(ROOM_BEHAVIOURS, episodes=100)
-    return CompareConfig() if has_levels(id) else CompareConfig(("mode-1", "mode-2", "random"))
-
-
 def default_folder(id: str, seed: str) -> Path:
     """Where a run goes that was given no folder."""
     return Path("runs") / re.sub(r"[^A-Za-z0-9_.-]+", "-", id) / f"seed{seed}"
@@ -267,20 +218,25 @@ def _parse_for_run(command: str, kind: type[Any], default: Any, arguments: Seque
             f"{command} needs a run folder first: forethought {command} RUN …; forethought train prints it"
         )
     if not wants_help(rest):
-        _check_folder(Path(subject))
+        check_folder(Path(subject))
     return parse(kind, default, rest, f"forethought {command} {subject}", about), Path(subject)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a run folder that does not exist.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no run folder {folder}; give the one that forethought train printed")
 
 
-def _read_settings(folder: Path) -> RunConfig:
+def read_settings(folder: Path) -> RunConfig:
     """A run's settings, read along with all that acting needs; also where the run's device is not."""
-    _check_folder(folder)
+    check_folder(folder)
     load_agent(folder, device="cpu")
-    return read_settings(folder)[0]
+    return checkpoint.read_settings(folder)[0]
 
 
 def _metadata(command: str, arguments: Sequence[str], folder: Path, agent: Agent) -> dict[str, Any]:
@@ -290,18 +246,19 @@ def _metadata(command: str, arguments: Sequence[str], folder: Path, agent: Agent
         "run": str(folder),
         "env": dataclasses.asdict(agent.config.env),
         "training_seed": agent.config.seed,
-        "training": _read_progress(folder),
+        "training": read_progress(folder),
     }
 
 
-def _read_progress(folder: Path) -> dict[str, Any]:
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What the run says about its progress; empty where it says nothing."""
     path = folder / "progress.json"
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def _load(folder: Path, changes: Changes) -> Agent:
+def load_changed(folder: Path, changes: Changes) -> Agent:
     """The run's agent with changed settings, which are checked as those of a training are."""
-    saved = _read_settings(folder)
+    saved = read_settings(folder)
     wanted = {name: value for name, value in dataclasses.asdict(changes).items() if value is not None}
     outer = {name: wanted.pop(name) for name in ("device", "threads") if name in wanted}
     task = dataclasses.replace(saved.task, thinking=dataclasses.replace(saved.task.thinking, **wanted))
@@ -311,8 +268,12 @@ def _load(folder: Path, changes: Changes) -> Agent:
     return agent
 
 
-def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | None) -> None:
-    """Refuse before the work what would fail after it."""
+def check_numbers(config: CompareConfig) -> None:
+    """Refuse numbers out of range and rows that occur twice.
+
+    Raises:
+        ValueError: Names the option.
+    """
     for name, value, least in (
         ("episodes", config.episodes, 1),
         ("oracle_episodes", config.oracle_episodes, 1),
@@ -322,21 +283,26 @@ def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | 
         if value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least {least}")
     names = config.behaviours
-    if not names or len(set(names)) < len(names):
+    if not (names or config.budgets) or len(set(names)) < len(names):
         raise ValueError(
             f"--behaviours is {' '.join(names) or 'empty'}, expected different rows, such as mode-1 mode-2"
         )
+
+
+def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | None) -> None:
+    """Refuse before the work what would fail after it."""
+    check_numbers(config)
     if protocol is None:
-        run.check_behaviours(names, agent.config.env.id)
+        comparison.check_behaviours(config.behaviours, agent.config.env.id)
     else:
-        check_room_behaviours(names, agent, protocol)
+        check_room_behaviours(config.behaviours, agent, protocol)
 
 
 def _measure(agent: Agent, config: CompareConfig, protocol: Protocol | None, console: Console) -> list[Result]:
     _check_comparison(agent, config, protocol)
     with RowProgress(config.behaviours, console) as progress:
         if protocol is None:
-            return run.compare(agent, config, progress)
+            return comparison.compare(agent, config, progress)
         return evaluate_protocol(
             agent,
             protocol,
@@ -349,8 +315,11 @@ def _measure(agent: Agent, config: CompareConfig, protocol: Protocol | None, con
         )
 
 
-def _title(agent: Agent, config: CompareConfig, protocol: Protocol | None) -> str:
-    id = agent.config.env.id
+def title_of(protocols: Mapping[str, Protocol | None], config: CompareConfig) -> str:
+    """Where a comparison was made; ``protocols`` has an entry for each world."""
+    if len(protocols) > 1:
+        return f"{len(protocols)} worlds, where training has not been (seed {config.seed})"
+    [(id, protocol)] = protocols.items()
     if protocol is not None:
         return f"{id}, protocol {protocol.name}, held-out pairs (seed {config.seed})"
     return f"{id}, {'unseen levels' if has_levels(id) else 'unseen starts'} (seed {config.seed})"

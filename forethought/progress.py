@@ -277,6 +277,48 @@ class RowProgress:
         return tell
 
 
+class StepProgress:
+    """A single bar with the time left (`agent.ppo.Told`); a line now and then where there is no terminal.
+
+    Args:
+        console: Where it is drawn.
+        folder: Where the work goes, shown at the start.
+    """
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False))
+        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task: TaskID | None = None
+        self.start, self.shown, self.done = time.monotonic(), 0.0, 0
+
+    def __enter__(self) -> StepProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Take in a report."""
+        now = time.monotonic()
+        if self.task is None:
+            self.console.print(f"training → {self.folder}", soft_wrap=True, highlight=False, markup=False)
+            self.bars.start()
+            self.task, self.start, self.shown = self.bars.add_task("", total=total, state=""), now, now
+            return
+        passed = now - self.start
+        left = clock(passed / max(done, 1) * max(total - done, 0))
+        state = ", ".join(part for part in (f"{left} left", numbers(metrics)) if part)
+        self.bars.update(self.task, completed=min(done, total), state=state)
+        ended = done >= total > self.done
+        self.done = done
+        if not self.console.is_terminal and (now - self.shown > _PLAIN_SECONDS or ended):
+            self.shown = now
+            self.console.print(Text(f"[{clock(passed)}] {done}/{total}, {state}"), soft_wrap=True)
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds, hours where there are any."""
     whole = round(seconds)

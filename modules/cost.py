@@ -60,6 +60,11 @@ def interoception(reward: Tensor, ended: Tensor, effort: Tensor, distance: Tenso
     return torch.stack([reward, ended, effort, torch.zeros_like(reward) if distance is None else distance], dim=-1)
 
 
+def seeking(distance: Tensor) -> Tensor:
+    """Chance that the goal is not reached yet at a latent distance d: 1 − exp(−4·d/σ), 0 at the goal alone."""
+    return 1 - (-4 * distance / GOAL_SCALE).exp()
+
+
 def goal_distance(latent: Tensor, goal: Tensor) -> Tensor:
     """Mean squared distance ``[...]`` between latents ``[..., D]`` and a goal that broadcasts against them."""
     return (latent - goal).square().mean(-1)

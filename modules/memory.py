@@ -303,7 +303,7 @@ class ShortTermMemory:
         if not self.shape.goals:
             return window
         drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
-        return replace(window, goal=drawn.unflatten(0, (batch, goals)))
+        return replace(window, goal=drawn.reshape(batch, goals, *drawn.shape[1:]))
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""

@@ -40,7 +40,8 @@ class MapReader(nn.Module):
         weights = self.score(seen).flatten(2).softmax(-1)  # [N, glances, h·w]
         values = self.value(seen).flatten(2)  # [N, width, h·w]
         what = torch.cat([values, 2 * self.places.expand(len(maps), -1, -1)], dim=1)
-        return (weights @ what.transpose(1, 2)).reshape(*latent.shape[:-1], -1)
+        read: Tensor = (weights @ what.transpose(1, 2)).reshape(*latent.shape[:-1], -1)
+        return read
 
 
 class Reader(nn.Module):
@@ -54,9 +55,9 @@ class Reader(nn.Module):
 
     def __init__(self, latent: int, goals: bool, grid: tuple[int, int] | None) -> None:
         super().__init__()
-        self.look = nn.Identity() if grid is None else MapReader(latent, grid)
-        one = latent if grid is None else self.look.features
-        self.features = one * (2 if goals else 1)
+        looker = None if grid is None else MapReader(latent, grid)
+        self.look: nn.Module = looker or nn.Identity()
+        self.features: int = (looker.features if looker else latent) * (2 if goals else 1)
 
     def forward(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
         """Features ``[B, ..., F]`` of latents ``[B, ..., D]`` beside their goals ``[B, D]``.

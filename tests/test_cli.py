@@ -109,7 +109,7 @@ def test_without_arguments_it_explains_itself(capsys: pytest.CaptureFixture[str]
     alone = capsys.readouterr().out
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == alone
-    for command in ("train ENV", "evaluate RUN", "compare RUN", "envs", "doctor"):
+    for command in ("train ENV", "evaluate RUN", "compare RUN", "ppo ENV", "envs", "doctor"):
         assert command in alone
 
 
@@ -124,7 +124,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train"], ["procgen:fruitbot", "--schedule.prefill INT", "--resume", "Decisions collected at random"]),
         (["train", "Pendulum-v1"], ["default: Pendulum-v1", "--task.thinking.planner", "--seed INT"]),
         (["evaluate"], ["--mode", "--protocol", "two_room-cross-room-100", "--candidates"]),
-        (["compare"], ["--behaviours", "--oracle-episodes", "--out FOLDER"]),
+        (["compare"], ["--behaviours", "--oracle-episodes", "--out FOLDER", "--budgets", "--train-levels"]),
+        (["ppo"], ["--rollout INT", "default: 256", "--network", "--overwrite"]),
         (["doctor"], ["Exit code"]),
         (["envs"], ["--gymnasium TEXT"]),
     ],
@@ -232,13 +233,40 @@ def test_compare_writes_a_report(cartpole: Path, capsys: pytest.CaptureFixture[s
     assert main(["compare", str(cartpole), "--episodes", "3", "--film", "4"]) == 0
     out = capsys.readouterr().out
     assert names(out) == ["mode-1", "mode-2", "random"]
-    for name in ("comparison.png", "comparison.mp4", "summary.json", "episodes.csv"):
+    for name in ("report.html", "comparison.png", "comparison.mp4", "summary.json", "episodes.csv"):
         assert str(cartpole / "compare" / name) in out
         assert (cartpole / "compare" / name).stat().st_size > 0
     summary = json.loads((cartpole / "compare" / "summary.json").read_text())
     assert summary["metadata"]["command"].startswith("forethought compare ")
-    assert summary["metadata"]["env"]["id"] == "CartPole-v1"
-    assert summary["metadata"]["training"]["decisions"] == 280
+    [about] = summary["metadata"]["runs"]
+    assert about["env"]["id"] == "CartPole-v1" and about["training"]["decisions"] == 280
+    assert about["run"] == str(cartpole)
+
+
+def test_compare_takes_several_runs_budgets_and_ppo(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(cartpole, "again", ignore=shutil.ignore_patterns("compare"))
+    text = Path("again/config.json").read_text()
+    Path("again/config.json").write_text(text.replace('"seed": 0', '"seed": 7'))
+    few = ["--steps=128", "--env.num-envs=8", "--rollout=16", "--minibatches=2", "--threads=1"]
+    assert main(["ppo", "CartPole-v1", "--run", "ppo", *few]) == 0
+    assert "128/128" in capsys.readouterr().out and "reward" not in scalars(Path("ppo"))
+    assert {tag.split("/")[0] for tag in scalars(Path("ppo"))} >= {"train", "rollout"}
+    said = refusal(capsys, "ppo", "CartPole-v1", "--run", "ppo", *few)
+    assert "--overwrite" in said
+    assert "agent's run" in refusal(capsys, "ppo", "CartPole-v1", "--run", "again", "--overwrite", *few)
+    runs = [str(cartpole), "again", "ppo"]
+    assert main(["compare", *runs, "--episodes", "2", "--film", "0", "--budgets", "0", "32", "--out", "x"]) == 0
+    out = capsys.readouterr().out
+    assert names(out) == ["mode-1", "mode-2", "mode-2 · 32 calls", "ppo", "random"]
+    summary = json.loads(Path("x/summary.json").read_text())
+    assert [len(row["runs"]) for row in summary["rows"]] == [2, 2, 2, 1, 1]
+    assert [row["calls_per_decision"] for row in summary["rows"]] == [0, 4 * 8 * 2, 32, 0, 0]
+    assert [row["training_steps"] for row in summary["rows"]] == [280, 280, 280, 128, 0]
+    assert len(Path("x/episodes.csv").read_text().splitlines()) == 1 + 2 * (3 * 2 + 1 + 1)
+    assert Path("x/scaling.png").is_file() and Path("x/report.html").is_file()
+    named = [f"big={cartpole}", "small=again", "--behaviours", "mode-1", "--episodes", "2", "--film", "0", "--out", "y"]
+    assert main(["compare", *named]) == 0
+    assert names(capsys.readouterr().out) == ["big: mode-1", "small: mode-1"]
 
 
 def test_rooms_are_measured_by_protocol(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +275,8 @@ def test_rooms_are_measured_by_protocol(room: Path, capsys: pytest.CaptureFixtur
     assert "two_room cross-room/100" in out
     assert names(out) == ["mode-1", "mode-2", "random", "no-op", "expert"]
     assert "100 %" in next(line for line in out.splitlines() if "expert" in line and line.startswith("│"))
-    assert json.loads(Path("here/summary.json").read_text())["metadata"]["protocol"] == "two_room cross-room/100"
+    metadata = json.loads(Path("here/summary.json").read_text())["metadata"]
+    assert metadata["protocols"] == {"TwoRoom": "two_room cross-room/100"}
     assert (
         main(
             [
@@ -421,6 +450,12 @@ def test_a_collapsed_run_is_refused_in_one_line(
         ("evaluate nowhere", ["nowhere", "forethought train"]),
         ("evaluate .", ["holds no trained agent", "forethought train"]),
         ("compare .", ["holds no trained agent", "forethought train"]),
+        ("compare", ["run folder first"]),
+        ("compare nowhere elsewhere", ["nowhere", "forethought train"]),
+        ("ppo", ["environment first"]),
+        ("ppo CartPol-v1", ["'CartPol-v1'", "CartPole-v1"]),
+        ("ppo CartPole-v1 --minibatches 7", ["does not divide"]),
+        ("ppo CartPole-v1 --network impala", ["'impala'", "choose mlp"]),
         ("doctor now", ["'now'"]),
         ("envs --all", ["'--all'"]),
         ("envs --gymnasium zzz", ["'zzz'"]),
@@ -442,6 +477,9 @@ def test_mistakes_are_told_in_one_line(
         ("compare RUN --behaviours mode-9", ["'mode-9'", "mode-2"]),
         ("compare RUN --behaviours mode-1 mode-1", ["mode-1 mode-1"]),
         ("compare RUN --episodes 0", ["--episodes is 0", "at least 1"]),
+        ("compare RUN --budgets 3", ["3 predictor calls is too small", "which need 8"]),
+        ("compare RUN --budgets 64 64", ["--budgets is 64 64"]),
+        ("compare RUN RUN", ["given twice"]),
         ("compare RUN --episodes 1 --out RUN/config.json", ["config.json"]),
         ("evaluate RUN --protocol two_room-25-50", ["has no protocols"]),
         ("evaluate RUN --planner cem", ["'cem'", "Discrete(2)"]),

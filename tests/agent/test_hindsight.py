@@ -8,10 +8,9 @@ import pytest
 import torch
 from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss
-from forethought.agent.hindsight import ShortPlans, short_plans
+from forethought.agent.hindsight import ShortPlans, seeking_energy, short_plans
 from forethought.agent.learning import Learner
-from forethought.agent.modes import Energy
-from forethought.modules.types import Configuration, State, drive_weights
+from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import uniform
 
 from .small import make_agent, make_window
@@ -43,14 +42,16 @@ def awake(members: int = 1) -> Agent:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_every_course_is_judged_by_every_goal_as_a_plan_is(members: int) -> None:
+def test_every_course_is_judged_by_every_goal_as_it_is_alone(members: int) -> None:
     agent = awake(members)
     plans, configuration = planned(agent)
     actions = uniform(agent.spaces.action, N, COURSES, STEPS, torch.Generator().manual_seed(3), hold=STEPS)
     for g in range(G):
         one = replace(configuration, goal=plans.goal[:, g])
         with torch.no_grad():
-            energy = Energy(agent.modules, plans.state, one)(actions)
+            imagined = agent.modules.world_model.rollout(plans.state, actions, one.goal)
+            energy = seeking_energy(agent.modules, agent.modules.critic, imagined.members or imagined, one)
+        energy = energy.mean(-1) if members > 1 else energy
         assert torch.allclose(plans.energy[:, g], energy.amin(1), atol=1e-4)
         assert torch.allclose(plans.gain[:, g], energy.mean(1) - energy.amin(1), atol=1e-4)
         best = actions[torch.arange(N), energy.argmin(1), 0]
@@ -99,3 +100,21 @@ def test_the_actor_imitates_short_plans() -> None:
 
 def test_a_reward_task_makes_no_short_plans() -> None:
     assert Learner(make_agent(), 1).short_plans(make_window()) is None
+
+
+def test_a_goal_that_is_passed_is_reached() -> None:
+    """What comes after it costs nothing, however far it leads away; what comes before costs as much as it lasts."""
+    agent = awake()
+    latent = torch.zeros(1, 2, 4, 8)
+    latent[:, 0, 2:] = 9.0  # at the goal in s[1], then far from it
+    latent[:, 1, 1:] = 9.0  # never there
+    distance = latent[:, :, 1:].square().mean(-1)
+    nothing = torch.zeros_like(distance)
+    imagined = Trajectory(latent, torch.stack([nothing, nothing, nothing, distance], -1), torch.ones_like(distance))
+    weights = drive_weights(goal=1.0)
+    configuration = Configuration(weights, weights, goal=torch.zeros(1, 8), discount=0.9)
+    with torch.no_grad():
+        energy = seeking_energy(agent.modules, agent.modules.critic, imagined, configuration)[0]
+        end = agent.modules.critic(State(latent[:, 1, -1]), configuration).sum(-1)
+    assert float(energy[0]) == pytest.approx(0.0, abs=1e-6)
+    assert float(energy[1]) == pytest.approx(0.9 + 0.81 + 0.729 + 0.729 * float(end), rel=1e-4)

@@ -1,0 +1,63 @@
+"""Budgets: the same agent, thinking more or less."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from ..modules.configurator import Configurator, Thinking
+from .agent import Agent
+
+_FEWEST = 16  # candidates of an iteration, below which fewer iterations are better than fewer candidates
+
+
+def rethink(agent: Agent, thinking: Thinking) -> Agent:
+    """The same networks under other settings of thinking, with a fresh generator; the agent itself is left alone."""
+    task = replace(agent.config.task, thinking=thinking)
+    other = copy.copy(agent)
+    other.config = replace(agent.config, task=task)
+    other.modules = replace(agent.modules, configurator=Configurator(task))
+    other.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed)
+    return other
+
+
+def thinking_within(calls: int, thinking: Thinking, members: int = 1) -> Thinking:
+    """Settings that make at most so many predictor calls per decision.
+
+    The shape of a plan (horizon, hold, how much of it is carried out) stays. Candidates follow from the budget; where
+    that leaves few of them, there are fewer iterations instead. What carrying out several steps of a plan saves is
+    spent on the plan, and what the actor's proposals cost is taken off.
+
+    Args:
+        calls: Predictor calls per decision.
+        thinking: The agent's own settings.
+        members: Of the world model's ensemble; each of them is called.
+
+    Raises:
+        ValueError: The budget does not even allow two candidates.
+    """
+    commit = min(thinking.commit, thinking.horizon)
+    courses = calls * commit // (thinking.horizon * members)  # courses of action that one plan may imagine
+    if courses < 2:
+        least = -(-2 * thinking.horizon * members // commit)
+        raise ValueError(
+            f"a budget of {calls} predictor calls is too small for plans of {thinking.horizon} steps, which need "
+            f"{least} for two candidates; choose larger budgets, or a shorter horizon"
+        )
+    proposals = min(thinking.proposals, (courses - 2) // 2)
+    courses -= proposals
+    iterations = max(1, min(thinking.iterations, courses // _FEWEST))
+    candidates = courses // iterations
+    return replace(thinking, candidates=candidates, iterations=iterations, proposals=min(proposals, candidates - 1))
+
+
+def with_budget(agent: Agent, calls: int) -> Agent:
+    """The same agent with at most so many predictor calls per decision.
+
+    Raises:
+        ValueError: The budget is too small for its plans.
+    """
+    members = agent.config.world_model.members
+    return rethink(agent, thinking_within(calls, agent.config.task.thinking, members))

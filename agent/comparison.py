@@ -1,0 +1,247 @@
+"""Comparisons: who is measured beside whom, in which worlds, on which levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..envs.make import has_levels
+from ..envs.rooms import Protocol, sample_pairs
+from .agent import Agent, read_spaces
+from .budgets import with_budget
+from .checkpoint import check_same_world
+from .checkup import HELD_OUT_SEED
+from .config import EnvConfig
+from .evaluation import Progress, Result, Split, evaluate
+from .interaction import Behaviour, RandomBehaviour, VectorEnv
+from .oracle import ExpertBehaviour, OracleBehaviour
+from .protocols import NoOpBehaviour
+from .report import References
+from .scores import Normalisation, normalisation, published_ppo
+from .worlds import build_env
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is compared, and on how much."""
+
+    behaviours: tuple[str, ...] = ("mode-1", "mode-2", "random", "oracle")
+    """Rows: mode-1, mode-2, random, oracle (Procgen: the true simulator), no-op or expert (rooms)."""
+    episodes: int = 32
+    """Episodes per row, run and split."""
+    oracle_episodes: int = 8
+    """Episodes of the oracle, which is slow."""
+    sample: bool = False
+    """Mode-1 draws from its policy instead of taking the likeliest action."""
+    seed: int = HELD_OUT_SEED
+    """Seed of the levels (or starts); the same for every row."""
+    film: int = 300
+    """Pictures kept of each row's first episode for the video."""
+    budgets: tuple[int, ...] = ()
+    """More rows of Mode-2, with so many predictor calls per decision; 0 is Mode-1. The planning-scaling curve:
+    0 64 256 1024 4096."""
+    train_levels: bool = False
+    """Procgen: play the levels of training as well, and show the gap."""
+
+
+BEHAVIOURS = ("mode-1", "mode-2", "random", "oracle", "expert")
+_ROOMS = {"TwoRoom", "DotWall", "forethought/TwoRoom-v0", "forethought/DotWall-v0"}
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who plays a row: how it begins to act in a world, and what a reader must know about it."""
+
+    name: str
+    """Of the row."""
+    world: EnvConfig
+    """Where it plays, and how it sees that world."""
+    begin: Callable[[VectorEnv], Behaviour]
+    """Its behaviour in an environment."""
+    run: str = ""
+    """Training run; empty for those that were not trained."""
+    steps: int = 0
+    """Environment steps of training."""
+    note: str = ""
+    slow: bool = False
+    """Plays `oracle_episodes` episodes."""
+
+
+def compare(agent: Agent, config: CompareConfig, progress: Mapping[str, Progress] | None = None) -> list[Result]:
+    """Run each behaviour on the same unseen levels, one episode in each environment.
+
+    Args:
+        agent: The same agent serves both modes.
+        config: What to compare.
+        progress: Per row, told of finished episodes.
+
+    Raises:
+        ValueError: An unknown behaviour, or one that this world does not have.
+    """
+    check_behaviours(config.behaviours, agent.config.env.id)
+    players = modes_of(agent, config) + bystanders(agent.config.env, config, agent)
+    ordered = sorted(players, key=lambda player: _place(player.name, config.behaviours))
+    return [play(player, config, progress=(progress or {}).get(player.name)) for player in ordered]
+
+
+def _place(name: str, behaviours: Sequence[str]) -> int:
+    return next((index for index, known in enumerate(behaviours) if name.startswith(known)), len(behaviours))
+
+
+def play(
+    player: Player,
+    config: CompareConfig,
+    protocol: Protocol | None = None,
+    split: Split = "unseen",
+    progress: Progress | None = None,
+) -> Result:
+    """Measure one row: as many environments as episodes, one episode in each.
+
+    Args:
+        player: Who plays.
+        config: How much, and from which seed.
+        protocol: Rooms: law of start and goal, and the verdict; None elsewhere.
+        split: Unseen levels, or those of training.
+        progress: Told of finished episodes.
+
+    Raises:
+        ValueError: The player was made for another world.
+    """
+    world = player.world
+    count = min(config.oracle_episodes, config.episodes) if player.slow else config.episodes
+    options: dict[str, Any] | None = None
+    if protocol is not None:
+        env: VectorEnv = protocol.make(count, render_mode="rgb_array" if config.film else None)
+        options = dict(sample_pairs(protocol, count, config.seed, split="held_out").options(slice(0, count)))
+    else:
+        mode = _film_mode(world) if config.film else None
+        env = build_env(world, count, seed=config.seed, held_out=split == "unseen", render_mode=mode)
+    try:
+        result = evaluate(
+            player.name,
+            env,
+            player.begin(env),
+            seed=config.seed,
+            options=options,
+            film=config.film,
+            progress=progress,
+            note=player.note,
+        )
+    finally:
+        env.close()
+    return replace(result, world=world.id, run=player.run, split=split, steps=player.steps)
+
+
+def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "", steps: int = 0) -> list[Player]:
+    """The rows of one trained agent: its modes and its budgets.
+
+    Args:
+        agent: Serves all of them.
+        config: Says which.
+        prefix: Before the rows' names, where settings are compared.
+        run: Its run folder.
+        steps: Environment steps of its training.
+
+    Raises:
+        ValueError: A budget too small for the agent's plans.
+    """
+    world = agent.config.env
+
+    def player(name: str, mode: str, acting: Agent, note: str) -> Player:
+        def begin(env: VectorEnv) -> Behaviour:
+            seen = read_spaces(env.single_observation_space, env.single_action_space)
+            check_same_world(acting, seen, world.id)
+            return acting.begin(env.num_envs, "mode-1" if mode == "mode-1" else "mode-2", sample=config.sample)
+
+        return Player(prefix + name, world, begin, run, steps, note)
+
+    players = []
+    if "mode-1" in config.behaviours or 0 in config.budgets:
+        players.append(
+            player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world)))
+        )
+    if "mode-2" in config.behaviours:
+        players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
+    for calls in config.budgets:
+        if calls:
+            other = with_budget(agent, calls)
+            players.append(player(f"mode-2 · {calls} calls", "mode-2", other, _plans(other)))
+    return players
+
+
+def bystanders(world: EnvConfig, config: CompareConfig, agent: Agent | None = None) -> list[Player]:
+    """The rows that were not trained: chance, standing still, and the upper bounds.
+
+    Args:
+        world: Where they play.
+        config: Says which.
+        agent: Lends the oracle its task, planner and budget; without one there is no oracle.
+    """
+    seed = config.seed
+
+    def oracle(env: VectorEnv) -> Behaviour:
+        assert agent is not None
+        task = agent.config.task
+        simulator = build_env(world, task.thinking.candidates, seed=seed, held_out=True, action_repeat=1)
+        return OracleBehaviour(env, simulator, task, world.action_repeat, seed, agent.planner)
+
+    def chance(env: VectorEnv) -> Behaviour:
+        return RandomBehaviour(env.single_action_space, env.num_envs, seed, 1)
+
+    found = {
+        "random": Player("random", world, chance, note=_held(world)),
+        "no-op": Player("no-op", world, NoOpBehaviour, note="stands still"),
+        "expert": Player("expert", world, ExpertBehaviour, note="scripted, knows the state"),
+    }
+    if agent is not None:
+        found["oracle"] = Player("oracle", world, oracle, note=f"true simulator, {_plans(agent)}", slow=True)
+    return [found[name] for name in config.behaviours if name in found]
+
+
+def check_behaviours(names: Sequence[str], id: str) -> None:
+    """Refuse behaviours that do not exist or that this world does not have.
+
+    Raises:
+        ValueError: Names the behaviour.
+    """
+    for name in names:
+        if name not in BEHAVIOURS:
+            raise ValueError(f"unknown behaviour {name!r}; choose from {', '.join(BEHAVIOURS)}")
+        if name == "oracle" and not has_levels(id):
+            raise ValueError(f"{id} has no oracle, which needs a simulator that can be saved (Procgen); leave it out")
+        if name == "expert" and id not in _ROOMS:
+            raise ValueError(f"{id} has no expert (only the rooms have); leave it out")
+
+
+def references_for(players: Sequence[Player]) -> References:
+    """What was published about the players' worlds."""
+    worlds = {player.world.id: player.world for player in players}
+    scales: dict[str, Normalisation | None] = {
+        id: normalisation(id, world.distribution_mode) for id, world in worlds.items()
+    }
+    curves = {id: published_ppo(id, world.distribution_mode) for id, world in worlds.items()}
+    return References(scales.get, {id: curve for id, curve in curves.items() if curve})
+
+
+def _film_mode(world: EnvConfig) -> str | None:
+    """Worlds whose observation is not a picture are drawn for the film, where they can draw."""
+    env = build_env(world, 1, seed=0, held_out=False)
+    modes = env.metadata.get("render_modes", ())
+    seen = read_spaces(env.single_observation_space, env.single_action_space)
+    env.close()
+    return "rgb_array" if "rgb_array" in modes and (seen.goals or not seen.pixels) else None
+
+
+def _plans(agent: Agent) -> str:
+    thinking = agent.config.task.thinking
+    return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+
+
+def _held(world: EnvConfig) -> str:
+    repeat = world.action_repeat
+    return f"actions held for {repeat} frames" if repeat > 1 else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)

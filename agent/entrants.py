@@ -1,0 +1,165 @@
+"""Several trained runs in one comparison: which of them are seeds of one setting, and which rows they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..envs.make import has_levels
+from ..envs.rooms import Protocol
+from .agent import Agent
+from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
+from .config import EnvConfig, RunConfig
+from .evaluation import Progress, Result, Split
+from .ppo import Reactive, reactive_player
+from .protocols import check_room_behaviours
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A trained run that takes part."""
+
+    folder: Path
+    agent: Agent | Reactive
+    """What it trained: an agent, or a policy of Stable-Baselines3."""
+    name: str | None = None
+    """Of its setting, where the user gave one."""
+
+    @property
+    def world(self) -> EnvConfig:
+        """Where it was trained."""
+        return self.agent.config.env
+
+    @property
+    def steps(self) -> int:
+        """Environment steps (frames) of its training, 0 where the folder does not say."""
+        path = self.folder / "progress.json"
+        try:
+            decisions = int(json.loads(path.read_text(encoding="utf-8"))["decisions"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+        return decisions * self.world.action_repeat
+
+
+def prefixes(entrants: Sequence[Entrant]) -> list[str]:
+    """What stands before the row names of each entrant: its setting, or nothing where all are of one.
+
+    Runs that differ only in seed, world, device and threads are of one setting, unless their user named them
+    differently. A setting without a name is called after the folder of its first run.
+    """
+    keys = [_setting(entrant) for entrant in entrants]
+    found = []
+    for entrant, key in zip(entrants, keys, strict=True):
+        rivals = {k for other, k in zip(entrants, keys, strict=True) if type(other.agent) is type(entrant.agent)}
+        first = entrants[keys.index(key)]
+        found.append(f"{first.name or _called(first, entrants)}: " if len(rivals) > 1 else "")
+    return found
+
+
+def _setting(entrant: Entrant) -> object:
+    if entrant.name is not None:
+        return type(entrant.agent), entrant.name
+    config = entrant.agent.config
+    neutral = RunConfig()
+    return replace(config, seed=0, device="", threads=1, saving=neutral.saving, env=replace(config.env, id=""))
+
+
+def _called(entrant: Entrant, entrants: Sequence[Entrant]) -> str:
+    """The last part of the folder, or the last two where others end alike."""
+    alike = sum(other.folder.name == entrant.folder.name for other in entrants) > 1
+    return "/".join(entrant.folder.absolute().parts[-2 if alike else -1 :])
+
+
+def players_of(entrants: Sequence[Entrant], config: CompareConfig) -> list[Player]:
+    """Everybody who plays: the modes of each run, then those that were not trained, once for each world.
+
+    Raises:
+        ValueError: A budget too small for an agent's plans.
+    """
+    players: list[Player] = []
+    for entrant, prefix in zip(entrants, prefixes(entrants), strict=True):
+        if isinstance(entrant.agent, Agent):
+            players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps)
+        else:
+            players.append(reactive_player(entrant.agent, prefix, str(entrant.folder), entrant.steps))
+    for id in dict.fromkeys(entrant.world.id for entrant in entrants):
+        mine = [entrant for entrant in entrants if entrant.world.id == id]
+        agents = [entrant.agent for entrant in mine if isinstance(entrant.agent, Agent)]
+        lender = agents[0] if agents else None
+        players += bystanders(mine[0].world if lender is None else lender.config.env, config, lender)
+    return players
+
+
+def check_entrants(
+    entrants: Sequence[Entrant], config: CompareConfig, protocols: Mapping[str, Protocol | None]
+) -> None:
+    """Refuse before the work what would fail after it.
+
+    Args:
+        entrants: Who takes part.
+        config: What is compared.
+        protocols: Of the rooms, by world.
+
+    Raises:
+        ValueError: A behaviour that does not exist or that a world does not have; a budget below 0 or given twice; a
+            run given twice; worlds of one name and different options.
+    """
+    if any(budget < 0 for budget in config.budgets) or len(set(config.budgets)) < len(config.budgets):
+        given = " ".join(map(str, config.budgets))
+        raise ValueError(f"--budgets is {given}, expected different numbers of predictor calls from 0 up, 0 64 256 say")
+    folders = [entrant.folder.absolute() for entrant in entrants]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"run {folder} is given twice; name each folder once")
+    modes: dict[str, str | None] = {}
+    for entrant in entrants:
+        id, mode = entrant.world.id, entrant.world.distribution_mode
+        if modes.setdefault(id, mode) != mode:
+            raise ValueError(f"runs of {id} were trained in modes {modes[id]} and {mode}; compare runs of one mode")
+        protocol = protocols[id]
+        if protocol is None:
+            check_behaviours(config.behaviours, id)
+        elif isinstance(entrant.agent, Agent):
+            check_room_behaviours(config.behaviours, entrant.agent, protocol)
+    if "oracle" in config.behaviours and not any(isinstance(entrant.agent, Agent) for entrant in entrants):
+        raise ValueError("the oracle plans with an agent's planner and budget, and no agent was given; leave it out")
+
+
+def turns(players: Sequence[Player], config: CompareConfig) -> dict[str, tuple[Player, Split]]:
+    """Who plays which levels, under a name of its own for the progress bars; trained players play theirs as well."""
+    found: dict[str, tuple[Player, Split]] = {}
+    worlds = {player.world.id for player in players}
+    for player in players:
+        several = sum((p.name, p.world.id) == (player.name, player.world.id) for p in players) > 1
+        name = " ".join([player.name, *([player.world.id] * (len(worlds) > 1)), *([player.run] * several)])
+        found[name] = (player, "unseen")
+        if config.train_levels and player.run and has_levels(player.world.id):
+            found[f"{name}, training levels"] = (player, "train")
+    return found
+
+
+def compare_runs(
+    whose: Mapping[str, tuple[Player, Split]],
+    config: CompareConfig,
+    protocols: Mapping[str, Protocol | None],
+    progress: Mapping[str, Progress] | None = None,
+) -> list[Result]:
+    """Play every turn; the first run of each row is filmed.
+
+    Args:
+        whose: From `turns`.
+        config: How much, and from which seed.
+        protocols: Of the rooms, by world.
+        progress: By turn, told of finished episodes.
+    """
+    results: list[Result] = []
+    filmed: set[Any] = set()
+    for name, (player, split) in whose.items():
+        row = (player.name, player.world.id)
+        quiet = replace(config, film=config.film if row not in filmed and split == "unseen" else 0)
+        filmed.add(row)
+        results.append(play(player, quiet, protocols[player.world.id], split, (progress or {}).get(name)))
+    return results
