@@ -12,7 +12,7 @@ from ..envs.make import has_levels
 from ..envs.rooms import Protocol
 from .agent import Agent
 from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
-from .config import EnvConfig, RunConfig
+from .config import EnvConfig, RunConfig, Saving
 from .evaluation import Progress, Result, Split
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
@@ -63,8 +63,9 @@ def _setting(entrant: Entrant) -> object:
     if entrant.name is not None:
         return type(entrant.agent), entrant.name
     config = entrant.agent.config
-    neutral = RunConfig()
-    return replace(config, seed=0, device="", threads=1, saving=neutral.saving, env=replace(config.env, id=""))
+    if isinstance(config, RunConfig):
+        config = replace(config, saving=Saving())
+    return replace(config, seed=0, device="", threads=1, env=replace(config.env, id=""))
 
 
 def _called(entrant: Entrant, entrants: Sequence[Entrant]) -> str:

@@ -1,7 +1,8 @@
 """Short plans towards many goals: what the critic and the actor of a goal task learn from.
 
 The world does not care what for one acts, so courses of action are imagined once and judged by every goal (hindsight,
-1707.01495). A goal that is reached can be held: what is learned is the cost until then. Otherwise courses that cannot stand still would never find a goal to be good.
+1707.01495). A goal that is reached can be held: what is learned is the cost until then. Otherwise courses that cannot
+stand still would never find a goal to be good.
 """
 
 from __future__ import annotations
