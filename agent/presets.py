@@ -59,18 +59,21 @@ def rooms(id: str) -> RunConfig:
     )
     if "TwoRoom" in id:
         return two_room
-    # Walls that differ between episodes are all that an encoder sees at first: inverse dynamics finds the dot
+    # Walls that differ between episodes are all that an encoder sees at first: inverse dynamics finds the dot. What a
+    # wall or a door does is then learnt of every place at once, by latents that are maps.
     return replace(
         two_room,
-        env=replace(two_room.env, pairs=None, train_steps=32),
-        perception=replace(two_room.perception, latent=64),
-        behaviour=replace(two_room.behaviour, goals="episode"),
+        env=replace(two_room.env, pairs="near_door", train_steps=32),
+        perception=replace(two_room.perception, latent=512, latents="map"),
+        world_model=replace(two_room.world_model, predictor="conv", hidden=32),
+        critic=replace(two_room.critic, target_rate=0.05),
+        behaviour=BehaviourLoss(batch=16, steps=4, courses=12, goals="episode", hindsight=8),
         model_loss=WorldModelLoss(
             steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.01,
             directions=64,
         ),
         schedule=Schedule(
-            prefill=96_000, prefill_updates=2_500, sticky=5, predictor_updates=4_000, final_behaviour_updates=2_500
+            prefill=96_000, prefill_updates=2_000, sticky=5, predictor_updates=2_000, final_behaviour_updates=4_000
         ),
     )  # fmt: skip
 

@@ -532,3 +532,19 @@ def test_pairs_are_seeded_and_held_out(protocol):
         sample_pairs(protocol, 0, seed=0)
     with pytest.raises(ValueError, match="split"):
         sample_pairs(protocol, 1, seed=0, split="test")
+
+
+def test_every_second_episode_near_door_begins_there() -> None:
+    env = DotWallVectorEnv(num_envs=600, pairs="near_door")
+    _, infos = env.reset(seed=0)
+    beside = np.abs(infos["position"][:, 0] - infos["wall"])
+    above = np.abs(infos["position"][:, 1] - infos["door"])
+    near = (beside <= 10) & (above <= 8)
+    assert 0.45 < near.mean() < 0.62  # half of them, and a few by chance
+    assert beside.min() >= 2.6
+    other_room = (infos["position"][:, 0] < infos["wall"]) != (infos["goal"][:, 0] < infos["wall"])
+    assert other_room.all()
+    _, elsewhere = DotWallVectorEnv(num_envs=600).reset(seed=0)
+    np.testing.assert_array_equal(infos["wall"], elsewhere["wall"])
+    same = (infos["position"] == elsewhere["position"]).all(1)
+    assert same.sum() + near.sum() >= 600 and 0.4 < same.mean() < 0.6
