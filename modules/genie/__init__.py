@@ -1,0 +1,1 @@
+"""Genie: video tokenizer, latent action model and dynamics, learned from video alone."""
