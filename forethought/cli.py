@@ -30,6 +30,7 @@ usage: forethought COMMAND …
   train ENV      train an agent; ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id
   evaluate RUN   both modes of a trained agent on worlds it has not seen, and its health
   compare RUN    both modes beside random play and upper bounds, with table, chart, video and files
+  genie …        worlds learned from video alone: record, import, train, evaluate, play
   envs           the environments that come along
   doctor         what is installed, which device and threads are used, and what will work
 
@@ -133,6 +134,15 @@ def _compare(arguments: Sequence[str], console: Console) -> int:
     return compare(arguments, console)
 
 
+def _genie(arguments: Sequence[str], console: Console) -> int:
+    from .genie import GENIE_HELP, genie  # noqa: PLC0415
+
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        _explain(console, GENIE_HELP)
+        return 0
+    return genie(arguments, console)
+
+
 def _doctor(arguments: Sequence[str], console: Console) -> int:
     from .doctor import doctor  # noqa: PLC0415
 
@@ -168,6 +178,7 @@ _COMMANDS: dict[str, Command] = {
     "train": _train,
     "evaluate": _evaluate,
     "compare": _compare,
+    "genie": _genie,
     "envs": _envs,
     "doctor": _doctor,
 }

@@ -93,7 +93,8 @@ class LatentActionModel(nn.Module):
         pixels, seen, d = 3 * config.patch**2, 3 * (config.patch + 2 * config.margin) ** 2, config.width
         self.embed = nn.Sequential(nn.Linear(2 * seen, 2 * d), nn.GELU(), nn.Linear(2 * d, d))  # without places
         self.encoder = SpaceTimeTransformer(d, config.blocks, config.heads, context)
-        self.to_code = nn.Sequential(nn.Linear(d, config.code_dim), nn.LayerNorm(config.code_dim, elementwise_affine=False))
+        self.to_code = nn.Linear(d, config.code_dim)
+        self.standard = nn.BatchNorm1d(config.code_dim, affine=False)  # what differs between steps, however little
         self.quantiser = VectorQuantiser(config.actions, config.code_dim, patience=config.patience)
         self.from_code = nn.Linear(config.code_dim, d)
         self.embed_past = nn.Sequential(nn.Linear(seen, d), Places(tokens, d))
@@ -105,9 +106,9 @@ class LatentActionModel(nn.Module):
     def vectors(self, frames: Tensor) -> Tensor:
         """What the encoder says of each step before it is quantised, ``[B, T-1, code_dim]``."""
         patches = self._cut(frames)
-        steps = torch.cat([patches[:, :-1], patches[:, 1:]], -1)  # step t holds x[t] and x[t+1]
+        steps = torch.cat([patches[:, 1:] - patches[:, :-1], patches[:, 1:]], -1)  # step t holds x[t] and x[t+1]
         coded: Tensor = self.to_code(self.encoder(self.embed(steps)).mean(2))
-        return coded
+        return self.standard(coded.flatten(0, 1)).unflatten(0, coded.shape[:2])
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latent actions ``[B, T-1]`` of clips ``[B, T, H, W, 3]`` in [0, 1]."""

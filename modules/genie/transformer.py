@@ -172,7 +172,9 @@ class Block(nn.Module):
         q, k, v = self.space(_modulate(self.norms[0](x), change[0], change[1]))  # B,T,h,N,d
         x = x + self.space.join(F.scaled_dot_product_attention(q, k, v))
         q, k, v = self.time(_modulate(self.norms[1](x), change[2], change[3]).transpose(1, 2))  # B,N,h,T,d
-        keys, values = (k, v) if past is None else (torch.cat([past[0], k], -2), torch.cat([past[1], v], -2))
+        keys, values = k, v
+        if past is not None:
+            keys, values = torch.cat([past[0].to(k.dtype), k], -2), torch.cat([past[1].to(v.dtype), v], -2)
         bias = self.distance[:, distance.clamp(0, self.distance.shape[1] - 1)]  # h,T,K
         bias = bias.masked_fill(~allowed[:, None], -torch.inf).unsqueeze(1).to(q.dtype)  # B or 1,1,h,T,K
         mask = bias.expand(q.shape[0], q.shape[1], -1, -1, -1).flatten(0, 1)
@@ -195,12 +197,17 @@ class Projections(nn.Module):
         """``[..., M, D]`` to queries, keys and values ``[..., h, M, d]``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(-4, -2).unbind(-3)
         # ..., M, 3, h, d → ..., h, 3, M, d → three times ..., h, M, d
-        return self.query_norm(q), self.key_norm(k), v
+        return self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype), v
 
     def join(self, heard: Tensor) -> Tensor:
         """``[..., h, M, d]`` to ``[..., M, D]``."""
         joined: Tensor = self.out(heard.transpose(-3, -2).flatten(-2))
         return joined
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where there is an accelerator; float32 on the CPU, which gains nothing from it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu")
 
 
 def _modulate(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
