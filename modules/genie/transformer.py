@@ -95,10 +95,11 @@ class SpaceTimeTransformer(nn.Module):
         return self.attend(x, time, seen, condition)
 
     def attend(self, x: Tensor, time: Tensor, seen: Tensor | None, condition: Tensor | None = None) -> Tensor:
-        """Frames at the times ``[T]``, which need not be in order; ``seen`` as in `forward`, over the same frames."""
+        """Frames at the times ``[T]``, which need not be in order; ``seen`` as in `forward`, over the same frames
+        (``[T, T]`` where it is the same for the whole batch)."""
         distance = time[:, None] - time[None]
         near = (distance >= 0) & (distance < self.context)
-        allowed = near[None] if seen is None else near & seen
+        allowed = near[None] if seen is None else near & (seen if seen.dim() == 3 else seen[None])
         for block in self.blocks:
             x, _, _ = block(x, distance, allowed, condition)
         normed: Tensor = self.norm(x)

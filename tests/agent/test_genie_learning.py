@@ -1,0 +1,128 @@
+"""A whole world is learned from the video of a sprite: its actions are found, and a control that cannot be learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forethought.agent.genie_evaluation import Card, Examination, examine_world
+from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, keep_prompts
+from forethought.envs.genie import GenieVectorEnv
+from forethought.modules.genie.dynamics import DynamicsConfig
+from forethought.modules.genie.files import load_world
+from forethought.modules.genie.latent_action import LatentActionConfig
+from forethought.modules.genie.tokenizer import TokenizerConfig
+from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
+from forethought.modules.genie.world import GenieConfig
+
+from .sprites import MOVES, clips, find
+
+CONFIG = GenieTraining(
+    GenieConfig(
+        16,
+        16,
+        4,
+        TokenizerConfig(patch=4, width=32, encoder_blocks=1, decoder_blocks=1, levels=(4, 4)),
+        LatentActionConfig(actions=5, patch=4, margin=4, width=32, blocks=1, code_dim=8),
+        DynamicsConfig(width=48, blocks=2, steps=2, temperature=0.0),
+    ),
+    Updates(tokenizer=150, latent_action=700, dynamics=400, batch=32, frames=2, learning_rate=3e-3),
+    device="cpu",
+    threads=1,
+)
+QUICK = Examination(clips=48, prompt_frames=1, steps=6, starts=4, grid_steps=1)
+
+
+def write(folder: Path, shuffle: bool = False) -> Path:
+    """Sprite videos as a data set; shuffled, each clip's frames come in an order of chance."""
+    for split, count, seed in (("train", 700, 0), ("test", 120, 1)):
+        writer = VideoWriter(folder, split)  # type: ignore[arg-type]
+        order = np.random.default_rng(seed)
+        for frames, actions in zip(*clips(count, 8, seed), strict=True):
+            shown = order.permutation(frames) if shuffle else frames
+            writer.write(Clip(shown, np.append(actions, 0)))
+        writer.flush()
+    write_about(folder, {"data": "sprites"})
+    return folder
+
+
+def learn(data: Path, folder: Path, config: GenieTraining = CONFIG) -> Path:
+    torch.set_num_threads(1)
+    trainer = GenieTrainer(config, VideoDataset(data, "train"), folder, lambda *report: None)
+    trainer.run({})
+    keep_prompts(config, VideoDataset(data, "test"), folder)
+    return folder
+
+
+def examine(data: Path, folder: Path) -> Card:
+    device = torch.device("cpu")
+    return examine_world(load_world(folder, device), VideoDataset(data, "test"), QUICK, device)
+
+
+@pytest.fixture(scope="module")
+def sprites(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set, and the world that was learned from it."""
+    folder = tmp_path_factory.mktemp("sprites")
+    data = write(folder / "data")
+    return data, learn(data, folder / "world")
+
+
+@pytest.fixture(scope="module")
+def card(sprites: tuple[Path, Path]) -> Card:
+    return examine(*sprites)
+
+
+def test_latent_actions_are_the_true_ones(card: Card) -> None:
+    assert card.agreement is not None
+    assert card.agreement["matching"] >= 0.95
+    assert card.agreement["nmi"] >= 0.85
+    assert card.agreement["dictionary"] >= 0.95 > 2 * card.agreement["commonest"]
+    assert card.usage[0] == 1 and card.usage[1] > 4.5
+    assert card.shuffle_ratio > 5
+
+
+def test_the_dream_follows_its_actions(card: Card) -> None:
+    assert card.tokenizer[0].mean > 30 and card.tokenizer[1].mean > 0.95
+    assert card.delta[3].low > 5
+    for step in range(QUICK.steps):
+        assert card.rollout[step].low > card.copied[step].high
+    assert card.rollout[-1].mean > 25
+    assert card.entropy[1] > card.entropy[0] + 0.1
+
+
+def test_each_code_moves_the_sprite_its_own_way_from_everywhere(card: Card) -> None:
+    """Read from the picture grid: start frames by codes."""
+    away = find(card.grid[:, 1:]) - find(card.grid[:, :1])  # starts, codes, 2
+    inside = [(away[:, code] == move).all(1) for code in range(5) for move in MOVES]
+    meanings = {tuple(move) for move in MOVES}
+    seen = {tuple(int(n) for n in step) for step in away.reshape(-1, 2)}
+    assert len(inside) == 25 and len(seen & meanings) >= 4
+
+
+def test_a_copy_that_learned_from_shuffled_frames_fails(
+    sprites: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = write(tmp_path / "data", shuffle=True)
+    short = replace(CONFIG, updates=replace(CONFIG.updates, tokenizer=1, dynamics=1))
+    folder = learn(data, tmp_path / "world", short)
+    control = examine(sprites[0], folder)  # on the true video
+    assert control.agreement is not None
+    assert control.agreement["matching"] < 0.75
+    assert control.delta[3].low < 1
+
+
+def test_the_environment_plays_the_learned_world(sprites: tuple[Path, Path]) -> None:
+    env = GenieVectorEnv(sprites[1], 4, max_steps=3)
+    frames, _ = env.reset(seed=0)
+    before = find(frames)
+    moved = set()
+    for code in range(5):
+        env.reset(seed=0)
+        after, *_ = env.step(np.full(4, code))
+        moved.add(tuple((find(after) - before).reshape(-1).tolist()))
+    assert len(moved) >= 4  # a step may be blocked by the wall
+
+
