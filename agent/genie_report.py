@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 
+from .genie_decoding import LabelRow
 from .genie_evaluation import Card
 from .statistics import Interval
 
@@ -28,6 +30,16 @@ def card_table(card: Card, title: str) -> Table:
         cells = (card.rollout[step], card.similarity[step], card.copied[step], card.random[step], card.delta[step])
         digits = (1, 3, 1, 1, 2)
         table.add_row(str(step + 1), *(_cell(cell, places) for cell, places in zip(cells, digits, strict=True)))
+    return table
+
+
+def label_table(rows: Sequence[LabelRow]) -> Table:
+    """Accuracy of the maps from latent to real actions by the number of labels."""
+    table = Table(title="real actions from latent ones, accuracy on test steps")
+    for name in ("labels", "dictionary", "decoder"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(str(row.labels), _cell(row.dictionary, 2), _cell(row.decoder, 2))
     return table
 
 
@@ -50,16 +62,20 @@ def summary(card: Card) -> str:
     return "\n".join(lines)
 
 
-def write_card(card: Card, folder: Path, metadata: dict[str, Any]) -> list[Path]:
+def write_card(card: Card, folder: Path, metadata: dict[str, Any], labels: Sequence[LabelRow] = ()) -> list[Path]:
     """Write `card.json`, `rollout.png`, `codes.png` and `rollout.gif`.
 
     Args:
         card: What was measured.
         folder: Created if needed.
         metadata: Command, seed, machine and commit.
+        labels: Rows of the latent-to-real maps, if they were tried.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"metadata": metadata, **numbers(card)}
+    curve = [
+        {"labels": row.labels, "dictionary": _json(row.dictionary), "decoder": _json(row.decoder)} for row in labels
+    ]
+    content = {"metadata": metadata, **numbers(card), "labels": curve}
     (folder / "card.json").write_text(json.dumps(content, indent=2))
     _chart(card, folder / "rollout.png")
     Image.fromarray(contact_sheet(card.grid)).save(folder / "codes.png")

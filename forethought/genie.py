@@ -21,9 +21,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .agent.agent import pick_device
 from .agent.genie_data import Importing, Recording, import_videos, record
+from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
 from .agent.genie_play import PlayOptions, play
-from .agent.genie_report import card_table, write_card
+from .agent.genie_report import card_table, label_table, write_card
 from .agent.genie_training import GenieTrainer, GenieTraining, keep_prompts
 from .agent.run import provenance
 from .envs.genie import PRETRAINED
@@ -93,6 +94,8 @@ class EvaluateOptions:
     data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Data set whose test split is dreamed on."""
     settings: Annotated[Examination, tyro.conf.arg(name="")] = Examination()
+    labels: tuple[int, ...] = (16, 64, 256, 1024)
+    """Labelled training steps from which real actions are learned; both maps are tried with each number of them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: WORLD/evaluate)")] = None
     """Where the report goes."""
     device: str = "auto"
@@ -198,7 +201,13 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     }
     shown = options.settings.prompt_frames
     console.print(card_table(card, f"{name} on test clips of {options.data}, {shown} true frames, then dreamed"))
-    for path in write_card(card, out, metadata):
+    train = VideoDataset(options.data, "train")
+    rows: list[LabelRow] = []
+    if train.labelled and data.labelled:
+        actions = 1 + max(int(chunk.max()) for split in (train, data) for chunk in split.labels["actions"])
+        rows = label_curve(world, train, data, options.labels, actions, options.settings.seed, device)
+        console.print(label_table(rows))
+    for path in write_card(card, out, metadata, rows):
         _tell(console, str(path))
     return 0
 
