@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -160,9 +160,7 @@ def _pictures(env: VectorEnv, seen: NDArray[Any], observation: Any) -> NDArray[n
 
 def _clip(rows: list[tuple[Any, ...]]) -> Clip:
     frames, actions, rewards, ended = zip(*rows, strict=True)
-    return Clip(
-        np.stack(frames), np.array(actions, np.int64), np.array(rewards, np.float32), np.array(ended, np.bool_)
-    )
+    return Clip(np.stack(frames), np.array(actions, np.int64), np.array(rewards, np.float32), np.array(ended, np.bool_))
 
 
 def _small(clip: Clip, config: Recording) -> Clip:
@@ -297,11 +295,18 @@ def import_videos(source: Path, config: Importing, folder: Path, progress: Progr
             writers["train"].write(Clip(frames[:border]))
             writers["test"].write(Clip(frames[border:]))
         else:
-            writers["test" if number % period == period - 1 or number == len(paths) - 1 else "train"].write(Clip(frames))
+            writers["test" if number % period == period - 1 or number == len(paths) - 1 else "train"].write(
+                Clip(frames)
+            )
         if progress is not None:
             progress(number + 1, len(paths))
     assert size is not None
-    about: dict[str, Any] = {"videos": str(source), "importing": dict(vars(config)), "height": size[0], "width": size[1]}
+    about: dict[str, Any] = {
+        "videos": str(source),
+        "importing": dict(vars(config)),
+        "height": size[0],
+        "width": size[1],
+    }
     for split, writer in writers.items():
         writer.flush()
         about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": None}

@@ -21,7 +21,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Labelled:
-    """Steps with their codes, their true actions, and what the dynamics made of the frame before ``[n]``, ``[n, D]``."""
+    """Steps: codes ``[n]``, true actions ``[n]``, and what the dynamics made of the frame they leave ``[n, D]``."""
 
     codes: Tensor
     actions: Tensor

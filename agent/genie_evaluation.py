@@ -171,9 +171,7 @@ class _Dreamed:
     random: Tensor
 
 
-def _dream(
-    world: Genie, frames: Tensor, prompt: int, sampling: Sampling, generator: torch.Generator
-) -> _Dreamed:
+def _dream(world: Genie, frames: Tensor, prompt: int, sampling: Sampling, generator: torch.Generator) -> _Dreamed:
     """Roll clips ``[B, F+T, H, W, 3]`` out from their first ``prompt`` frames, under inferred and random actions."""
     device = frames.device
     tokens, actions = world.infer(frames)

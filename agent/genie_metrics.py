@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -67,7 +66,9 @@ def best_matching(counts: NDArray[np.int64]) -> float:
     table = counts if counts.shape[0] <= counts.shape[1] else counts.T
     many, few = table.T, table.shape[0]  # each of the many takes one of the few, or none
     if few > 16:
-        raise ValueError(f"{counts.shape[0]} codes and {counts.shape[1]} actions; matching is exact for up to 16 of one")
+        raise ValueError(
+            f"{counts.shape[0]} codes and {counts.shape[1]} actions; matching is exact for up to 16 of one"
+        )
 
     @cache
     def best(index: int, taken: int) -> int:

@@ -262,7 +262,9 @@ def make_server(session: Session, port: int) -> ThreadingHTTPServer:
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise OSError(f"port {port} cannot be used ({error.strerror}); give another with --port, or 0 for any") from error
+        raise OSError(
+            f"port {port} cannot be used ({error.strerror}); give another with --port, or 0 for any"
+        ) from error
 
 
 def play(world: Path, options: PlayOptions, say: Callable[[str], None]) -> None:

@@ -56,8 +56,8 @@ def summary(card: Card) -> str:
     if card.agreement is not None:
         told = card.agreement
         lines.append(
-            f"true actions: matching {told['matching']:.2f}, NMI {told['nmi']:.2f}, dictionary {told['dictionary']:.2f} "
-            f"(commonest action {told['commonest']:.2f})"
+            f"true actions: matching {told['matching']:.2f}, NMI {told['nmi']:.2f}, "
+            f"dictionary {told['dictionary']:.2f} (commonest action {told['commonest']:.2f})"
         )
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +114,11 @@ class GenieTrainer:
     def run(self, about: dict[str, Any], resume: bool = False) -> Genie:
         """Train what is to be trained; with ``resume``, parts whose weights are in the folder are read instead."""
         save_settings(self.folder, self.config.world, about)
-        cached: Cached | None = None
-        for name, learn in (("tokenizer", self.learn_tokenizer), ("latent_action", self.learn_latent_actions)):
-            self._part(name, learn, resume)
-        for name, learn_cached in (("dynamics", self.learn_dynamics), ("outcomes", self.learn_outcomes)):
-            if name == "outcomes" and not self.config.updates.outcomes:
-                continue
-            if cached is None and not (resume and (self.folder / f"{name}.safetensors").is_file()):
-                cached = self.cache()
-            self._part(name, lambda learn_cached=learn_cached: learn_cached(cached), resume)  # type: ignore[misc]
+        self._part("tokenizer", self.learn_tokenizer, resume)
+        self._part("latent_action", self.learn_latent_actions, resume)
+        self._part("dynamics", self.learn_dynamics, resume)
+        if self.config.updates.outcomes:
+            self._part("outcomes", self.learn_outcomes, resume)
         return self.world.eval()
 
     def _part(self, name: str, learn: Callable[[], None], resume: bool) -> None:
@@ -158,12 +155,17 @@ class GenieTrainer:
     def learn_latent_actions(self) -> None:
         """Agree on a few codes for what happens between frames."""
         model, updates = self.world.latent_action, self.config.updates
-        draw, warmup = self.windows(updates.frames), round(updates.latent_action * self.world.latent_action.config.warmup)
+        draw, warmup = (
+            self.windows(updates.frames),
+            round(updates.latent_action * self.world.latent_action.config.warmup),
+        )
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
             if step == warmup and warmup:
                 with torch.no_grad():
-                    sample = torch.cat([model.vectors(draw()).flatten(0, 1) for _ in range(max(1, 1024 // updates.batch))])
+                    sample = torch.cat(
+                        [model.vectors(draw()).flatten(0, 1) for _ in range(max(1, 1024 // updates.batch))]
+                    )
                 model.quantiser.place(sample, self.generator)
             told = model.loss(draw(), self.generator, quantise=step >= warmup)
             used, spread = perplexity(told.codes, self.world.actions)
@@ -171,9 +173,9 @@ class GenieTrainer:
 
         self.optimise("latent actions", model, updates.latent_action, loss)
 
-    def learn_dynamics(self, cached: Cached) -> None:
+    def learn_dynamics(self) -> None:
         """Foretell tokens from past tokens and actions."""
-        dynamics, batch = self.world.dynamics, self.config.updates.batch
+        dynamics, cached, batch = self.world.dynamics, self.cached, self.config.updates.batch
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
             chosen = torch.from_numpy(self.numbers.integers(len(cached.tokens), size=batch))
@@ -183,9 +185,10 @@ class GenieTrainer:
 
         self.optimise("dynamics", dynamics, self.config.updates.dynamics, loss)
 
-    def learn_outcomes(self, cached: Cached) -> None:
+    def learn_outcomes(self) -> None:
         """Foretell rewards and endings from the frames that the dynamics has understood."""
-        heads, steps = self.world.outcomes, cached.tokens.shape[1] - 1
+        heads, cached = self.world.outcomes, self.cached
+        steps = cached.tokens.shape[1] - 1
         rewards = torch.from_numpy(self.data.read_label("rewards", cached.starts, steps))
         ended = torch.from_numpy(self.data.read_label("ended", cached.starts, steps)).float()
         if rewards.isnan().any():
@@ -206,6 +209,11 @@ class GenieTrainer:
             return told + ends, {"reward": float(told.detach()), "ending": float(ends.detach())}
 
         self.optimise("outcomes", heads, self.config.updates.outcomes, loss)
+
+    @cached_property
+    def cached(self) -> Cached:
+        """Tokens and actions of the training windows, computed once, when tokenizer and latent actions are done."""
+        return self.cache()
 
     @torch.no_grad()
     def cache(self) -> Cached:
@@ -244,7 +252,9 @@ class GenieTrainer:
             with precision(self.device):
                 loss, numbers = loss_of(step)
             if not math.isfinite(float(loss.detach())):
-                raise FloatingPointError(f"the loss of the {phase} is {float(loss)} at update {step}; lower the learning rate")
+                raise FloatingPointError(
+                    f"the loss of the {phase} is {float(loss)} at update {step}; lower the learning rate"
+                )
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(part.parameters(), 1.0)

@@ -180,7 +180,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         return None if self.render_mode is None else tuple(self._frames.copy())
 
     def begin_from(self, frames: Frames) -> Frames:
-        """Let all environments dream on from clips of their own, uint8 ``[B, F, H, W, 3]`` (of a live environment, say).
+        """Let all environments dream on from clips of their own, of live environments say, uint8 ``[B, F, H, W, 3]``.
 
         Returns:
             The last frames as the dream sees them.

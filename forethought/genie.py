@@ -60,7 +60,7 @@ _POINTS = 200
 class RecordOptions:
     """Options of `forethought genie record`."""
 
-    recording: Annotated[Recording, tyro.conf.arg(name="")] = Recording()
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Recording)
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/ENV)")] = None
     """Where the data goes."""
 
@@ -69,7 +69,7 @@ class RecordOptions:
 class ImportOptions:
     """Options of `forethought genie import`."""
 
-    importing: Annotated[Importing, tyro.conf.arg(name="")] = Importing()
+    importing: Annotated[Importing, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Importing)
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/FOLDER)")] = None
     """Where the data goes."""
 
@@ -93,7 +93,7 @@ class EvaluateOptions:
 
     data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Data set whose test split is dreamed on."""
-    settings: Annotated[Examination, tyro.conf.arg(name="")] = Examination()
+    settings: Annotated[Examination, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Examination)
     labels: tuple[int, ...] = (16, 64, 256, 1024)
     """Labelled training steps from which real actions are learned; both maps are tried with each number of them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: WORLD/evaluate)")] = None
@@ -290,5 +290,3 @@ def _made(folder: Path) -> Path:
 
 def _tell(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-

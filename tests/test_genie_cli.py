@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forethought.cli import main
 from forethought.envs.genie import GenieVectorEnv
 from PIL import Image
+
+from forethought.cli import main
 
 RECORD = ("--steps=200", "--test-steps=100", "--num-envs=4", "--height=16", "--width=16", "--actions", "1", "4", "7")
 TINY = (
@@ -62,9 +63,22 @@ def test_a_trained_world_is_whole_and_plays(trained: tuple[Path, Path]) -> None:
     assert env.step(np.array([0, 2]))[0].shape == (2, 16, 16, 3)
 
 
-def test_the_report_card_is_written(trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_card_is_written(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, folder = trained
-    arguments = ["--data", str(data), "--out", str(tmp_path), "--clips=3", "--steps=3", "--threads=1", "--labels", "8", "32"]
+    arguments = [
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path),
+        "--clips=3",
+        "--steps=3",
+        "--threads=1",
+        "--labels",
+        "8",
+        "32",
+    ]
     assert main(["genie", "evaluate", str(folder), *arguments]) == 0
     told = capsys.readouterr().out
     for text in ("copied frame", "tokenizer", "perplexity", "per frame", "dictionary"):
@@ -80,7 +94,9 @@ def test_the_report_card_is_written(trained: tuple[Path, Path], tmp_path: Path, 
     assert Image.open(tmp_path / "rollout.gif").n_frames == 3  # type: ignore[attr-defined]
 
 
-def test_training_goes_on_and_old_worlds_are_kept(trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_goes_on_and_old_worlds_are_kept(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     data, folder = trained
     assert "already holds a world" in refusal(capsys, "genie", "train", str(data), "--run", str(folder), *TINY)
     kept = (folder / "tokenizer.safetensors").read_bytes()
@@ -89,7 +105,9 @@ def test_training_goes_on_and_old_worlds_are_kept(trained: tuple[Path, Path], ca
     assert "no dynamics yet" in refusal(capsys, "genie", "evaluate", str(folder), "--data", str(data))
     assert main(["genie", "train", str(data), "--run", str(folder), "--resume", *TINY]) == 0
     assert (folder / "tokenizer.safetensors").read_bytes() == kept
-    assert (folder / "dynamics.safetensors").is_file() and len(before) == (folder / "dynamics.safetensors").stat().st_size
+    assert (folder / "dynamics.safetensors").is_file() and len(before) == (
+        folder / "dynamics.safetensors"
+    ).stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -51,15 +51,18 @@ class Dynamics(nn.Module):
         config: Settings.
         vocabulary: V.
         actions: A.
-        tokens: N.
+        grid: Rows and columns of a frame's N tokens.
         context: Frames seen, including the new one.
 
     Raises:
         ValueError: Settings out of range.
     """
 
-    def __init__(self, config: DynamicsConfig, vocabulary: int, actions: int, tokens: int, context: int) -> None:
+    def __init__(
+        self, config: DynamicsConfig, vocabulary: int, actions: int, grid: tuple[int, int], context: int
+    ) -> None:
         super().__init__()
+        tokens = grid[0] * grid[1]
         check_sampling(config.steps, config.temperature, tokens)
         if not 0 <= config.corruption <= 1:
             raise ValueError(f"dynamics.corruption is {config.corruption}, expected a share from 0 to 1")
@@ -71,7 +74,8 @@ class Dynamics(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.02)
         nn.init.normal_(self.action.weight, std=0.02)
         self.places = Places(tokens + self.extra, d)
-        self.transformer = SpaceTimeTransformer(d, config.blocks, config.heads, context, config.injection == "film")
+        film = config.injection == "film"
+        self.transformer = SpaceTimeTransformer(d, config.blocks, config.heads, context, grid, self.extra, film)
         self.head = nn.Linear(d, vocabulary)
 
     @property
@@ -129,7 +133,7 @@ class Dynamics(nn.Module):
 
     def begin(self, batch: int, device: torch.device) -> Past:
         """The past of streams that have seen nothing."""
-        return self.transformer.begin(batch, self.tokens + self.extra, device)
+        return self.transformer.begin(batch, device)
 
     def finish(self, tokens: Tensor, arrival: Tensor, past: Past) -> tuple[Tensor, Past]:
         """Pass a finished frame through.

@@ -151,7 +151,9 @@ def check_prompts(prompts: NDArray[Any], config: GenieConfig, where: str) -> NDA
             f"[P, F, {config.height}, {config.width}, 3]"
         )
     if prompts.shape[1] > config.context:
-        raise ValueError(f"{where}: {prompts.shape[1]} frames in a prompt; this world sees {config.context}, give fewer")
+        raise ValueError(
+            f"{where}: {prompts.shape[1]} frames in a prompt; this world sees {config.context}, give fewer"
+        )
     return prompts
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .patches import Places, count_patches, cut_wide, join
+from .patches import Places, cut_wide, join, patch_grid
 from .quantisers import Quantised, VectorQuantiser
 from .transformer import SpaceTimeTransformer
 
@@ -85,20 +85,20 @@ class LatentActionModel(nn.Module):
         super().__init__()
         if not 0 <= config.history <= 1 or config.changed < 0:
             raise ValueError(
-                f"latent_action.history is {config.history} and changed {config.changed}; expected a chance from 0 to 1 "
-                "and a weight of at least 0"
+                f"latent_action.history is {config.history} and changed {config.changed}; expected a chance "
+                "from 0 to 1 and a weight of at least 0"
             )
         self.config, self.height, self.frame_width = config, height, width
-        tokens = count_patches(height, width, config.patch, "latent_action")
+        grid = patch_grid(height, width, config.patch, "latent_action")
         pixels, seen, d = 3 * config.patch**2, 3 * (config.patch + 2 * config.margin) ** 2, config.width
         self.embed = nn.Sequential(nn.Linear(2 * seen, 2 * d), nn.GELU(), nn.Linear(2 * d, d))  # without places
-        self.encoder = SpaceTimeTransformer(d, config.blocks, config.heads, context)
+        self.encoder = SpaceTimeTransformer(d, config.blocks, config.heads, context, grid)
         self.to_code = nn.Linear(d, config.code_dim)
         self.standard = nn.BatchNorm1d(config.code_dim, affine=False)  # what differs between steps, however little
         self.quantiser = VectorQuantiser(config.actions, config.code_dim, patience=config.patience)
         self.from_code = nn.Linear(config.code_dim, d)
-        self.embed_past = nn.Sequential(nn.Linear(seen, d), Places(tokens, d))
-        self.decoder = SpaceTimeTransformer(d, config.blocks, config.heads, context)
+        self.embed_past = nn.Sequential(nn.Linear(seen, d), Places(grid[0] * grid[1], d))
+        self.decoder = SpaceTimeTransformer(d, config.blocks, config.heads, context, grid)
         self.to_pixels = nn.Linear(d, pixels)
         nn.init.zeros_(self.to_pixels.weight)  # at first nothing changes
         nn.init.zeros_(self.to_pixels.bias)
@@ -127,9 +127,7 @@ class LatentActionModel(nn.Module):
         change = join(self.to_pixels(self.decoder(x, seen)), self.config.patch, self.height, self.frame_width)
         return frames + change
 
-    def loss(
-        self, frames: Tensor, generator: torch.Generator | None = None, quantise: bool = True
-    ) -> LatentActionLoss:
+    def loss(self, frames: Tensor, generator: torch.Generator | None = None, quantise: bool = True) -> LatentActionLoss:
         """Loss of clips.
 
         Args:

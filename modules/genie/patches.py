@@ -36,7 +36,7 @@ def cut_wide(frames: Tensor, patch: int, margin: int) -> Tensor:
 
     What moves by less than the margin is then seen within one token.
     """
-    b, t, h, w, c = frames.shape
+    b, t, h, w, _ = frames.shape
     x = F.pad(frames.permute(0, 1, 4, 2, 3).flatten(0, 1), (margin,) * 4, mode="replicate")
     return F.unfold(x, patch + 2 * margin, stride=patch).transpose(1, 2).reshape(b, t, (h // patch) * (w // patch), -1)
 
@@ -53,8 +53,8 @@ class Places(nn.Module):
         return x + self.vectors
 
 
-def count_patches(height: int, width: int, patch: int, who: str) -> int:
-    """Patches of a frame.
+def patch_grid(height: int, width: int, patch: int, who: str) -> tuple[int, int]:
+    """Rows and columns of a frame's patches.
 
     Raises:
         ValueError: The patch does not divide the frame.
@@ -64,4 +64,4 @@ def count_patches(height: int, width: int, patch: int, who: str) -> int:
             f"frames of {height}×{width} cannot be cut into patches of {patch}×{patch} ({who}.patch); "
             "choose a patch that divides both sides"
         )
-    return (height // patch) * (width // patch)
+    return height // patch, width // patch

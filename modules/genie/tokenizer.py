@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .patches import Places, count_patches, cut, join
+from .patches import Places, cut, join, patch_grid
 from .quantisers import FiniteScalarQuantiser, VectorQuantiser
 from .transformer import Past, SpaceTimeTransformer
 
@@ -59,7 +59,8 @@ class VideoTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig, height: int, width: int, context: int) -> None:
         super().__init__()
         self.config, self.height, self.frame_width = config, height, width
-        self.tokens = count_patches(height, width, config.patch, "tokenizer")
+        self.grid = patch_grid(height, width, config.patch, "tokenizer")
+        self.tokens = self.grid[0] * self.grid[1]
         pixels, d = 3 * config.patch**2, config.width
         self.quantiser: FiniteScalarQuantiser | VectorQuantiser
         if config.quantiser == "fsq":
@@ -68,10 +69,10 @@ class VideoTokenizer(nn.Module):
             self.quantiser = VectorQuantiser(config.codes, config.code_dim)
         self.vocabulary = self.quantiser.size
         self.embed = nn.Sequential(nn.Linear(pixels, d), Places(self.tokens, d))
-        self.encoder = SpaceTimeTransformer(d, config.encoder_blocks, config.heads, context)
+        self.encoder = SpaceTimeTransformer(d, config.encoder_blocks, config.heads, context, self.grid)
         self.to_code = nn.Linear(d, self.quantiser.dim)
         self.from_code = nn.Sequential(nn.Linear(self.quantiser.dim, d), Places(self.tokens, d))
-        self.decoder = SpaceTimeTransformer(d, config.decoder_blocks, config.heads, context)
+        self.decoder = SpaceTimeTransformer(d, config.decoder_blocks, config.heads, context, self.grid)
         self.to_pixels = nn.Linear(d, pixels)
 
     def loss(self, frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,7 +101,7 @@ class VideoTokenizer(nn.Module):
 
     def begin(self, batch: int, device: torch.device) -> Past:
         """The past of streams of which nothing was drawn."""
-        return self.decoder.begin(batch, self.tokens, device)
+        return self.decoder.begin(batch, device)
 
     def decode_next(self, tokens: Tensor, past: Past) -> tuple[Tensor, Past]:
         """The next frame ``[B, H, W, 3]`` of streams, from its tokens ``[B, N]``; the same as in `decode`."""

@@ -2,8 +2,9 @@
 
 A block attends over the N tokens of one frame, then over time at each place (causally), then has one feed-forward; the
 feed-forward between the two attentions is left out, as in the paper. Not stated there and chosen here: LayerNorm before
-each part, QK-norm with RMSNorm, four times the width in the feed-forward, and positions in time as a learned bias of
-the distance between two frames, so that a stream can run on beyond the length it was trained on.
+each part, QK-norm with RMSNorm, four times the width in the feed-forward, and positions as learned biases of the
+distance between two frames, so that a stream can run on beyond the length it was trained on, and of the way from one
+place to another, so that what is learned about neighbours holds everywhere.
 
 Shapes: B batch, T frames, N tokens of a frame, D width, h heads, d = D / h, L blocks, P past frames.
 """
@@ -64,13 +65,26 @@ class SpaceTimeTransformer(nn.Module):
         blocks: L.
         heads: h.
         context: Frames that a frame sees of itself and the past; more are forgotten.
+        grid: Rows and columns of a frame's tokens.
+        extra: Tokens before them that have no place.
         film: Whether a condition scales and shifts the normalised input of every part (FiLM).
 
     Raises:
         ValueError: Numbers that do not fit each other.
     """
 
-    def __init__(self, width: int, blocks: int, heads: int, context: int, film: bool = False) -> None:
+    ways: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        blocks: int,
+        heads: int,
+        context: int,
+        grid: tuple[int, int],
+        extra: int = 0,
+        film: bool = False,
+    ) -> None:
         super().__init__()
         if width % heads or min(width, blocks, heads, context) < 1:
             raise ValueError(
@@ -78,7 +92,8 @@ class SpaceTimeTransformer(nn.Module):
                 "and a width that the heads divide"
             )
         self.width, self.heads, self.context = width, heads, context
-        self.blocks = nn.ModuleList(Block(width, heads, context, film) for _ in range(blocks))
+        self.register_buffer("ways", number_ways(grid, extra), persistent=False)
+        self.blocks = nn.ModuleList(Block(width, heads, context, grid, film) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, seen: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
@@ -101,14 +116,14 @@ class SpaceTimeTransformer(nn.Module):
         near = (distance >= 0) & (distance < self.context)
         allowed = near[None] if seen is None else near & (seen if seen.dim() == 3 else seen[None])
         for block in self.blocks:
-            x, _, _ = block(x, distance, allowed, condition)
+            x, _, _ = block(x, self.ways, distance, allowed, condition)
         normed: Tensor = self.norm(x)
         return normed
 
-    def begin(self, batch: int, tokens: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Past:
+    def begin(self, batch: int, device: torch.device) -> Past:
         """The past of streams that have seen nothing."""
-        shape = (batch, len(self.blocks), tokens, self.heads, self.context - 1, self.width // self.heads)
-        empty = torch.zeros(shape, device=device, dtype=dtype)
+        shape = (batch, len(self.blocks), len(self.ways), self.heads, self.context - 1, self.width // self.heads)
+        empty = torch.zeros(shape, device=device)
         return Past(empty, empty, torch.zeros(batch, self.context - 1, dtype=torch.bool, device=device))
 
     def stream(self, x: Tensor, past: Past, condition: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,7 +142,8 @@ class SpaceTimeTransformer(nn.Module):
         allowed = torch.cat([past.valid, past.valid.new_ones(len(past.valid), 1)], 1)[:, None]  # B, 1, P + 1
         keys, values = [], []
         for index, block in enumerate(self.blocks):
-            x, key, value = block(x, distance, allowed, condition, (past.keys[:, index], past.values[:, index]))
+            slot = past.keys[:, index], past.values[:, index]
+            x, key, value = block(x, self.ways, distance, allowed, condition, slot)
             keys.append(key)
             values.append(value)
         return self.norm(x), torch.stack(keys, 1), torch.stack(values, 1)
@@ -136,7 +152,7 @@ class SpaceTimeTransformer(nn.Module):
 class Block(nn.Module):
     """Attention over space, causal attention over time, feed-forward."""
 
-    def __init__(self, width: int, heads: int, context: int, film: bool) -> None:
+    def __init__(self, width: int, heads: int, context: int, grid: tuple[int, int], film: bool) -> None:
         super().__init__()
         self.heads = heads
         self.space, self.time = Projections(width, heads), Projections(width, heads)
@@ -146,12 +162,14 @@ class Block(nn.Module):
         if self.film is not None:
             nn.init.normal_(self.film.weight, std=0.02)  # small and not zero, so that the condition is heard at once
             nn.init.zeros_(self.film.bias)
-        slopes = 2.0 ** -torch.arange(1, heads + 1)  # heads begin with different horizons, as in ALiBi
-        self.distance = nn.Parameter(-slopes[:, None] * torch.arange(context))
+        slopes = 2.0 ** -torch.arange(heads)  # heads begin with different horizons, as in ALiBi
+        self.distance = nn.Parameter(-slopes[:, None] / 2 * torch.arange(context))
+        self.way = nn.Parameter(-slopes[:, None] * lengths(grid))
 
     def forward(
         self,
         x: Tensor,
+        ways: Tensor,
         distance: Tensor,
         allowed: Tensor,
         condition: Tensor | None,
@@ -161,6 +179,7 @@ class Block(nn.Module):
 
         Args:
             x: ``[B, T, N, D]``.
+            ways: Number of the way between two tokens ``[N, N]``.
             distance: Frames between query and key ``[T, K]``, K = P + T.
             allowed: Which keys a query sees, bool ``[B or 1, T, K]``.
             condition: ``[B, T, D]``, or None.
@@ -171,7 +190,7 @@ class Block(nn.Module):
         """
         change = [None] * 6 if self.film is None or condition is None else self.film(condition).chunk(6, -1)
         q, k, v = self.space(_modulate(self.norms[0](x), change[0], change[1]))  # B,T,h,N,d
-        x = x + self.space.join(F.scaled_dot_product_attention(q, k, v))
+        x = x + self.space.join(F.scaled_dot_product_attention(q, k, v, self.way[:, ways].to(q.dtype)))
         q, k, v = self.time(_modulate(self.norms[1](x), change[2], change[3]).transpose(1, 2))  # B,N,h,T,d
         keys, values = k, v
         if past is not None:
@@ -204,6 +223,22 @@ class Projections(nn.Module):
         """``[..., h, M, d]`` to ``[..., M, D]``."""
         joined: Tensor = self.out(heard.transpose(-3, -2).flatten(-2))
         return joined
+
+
+def number_ways(grid: tuple[int, int], extra: int) -> Tensor:
+    """Which entry of a table of ways leads from token to token ``[N, N]``; the last one from and to extra tokens."""
+    rows, columns = grid
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    row, column = row.flatten(), column.flatten()
+    down, right = row[None] - row[:, None] + rows - 1, column[None] - column[:, None] + columns - 1
+    return F.pad(down * (2 * columns - 1) + right, (extra, 0, extra, 0), value=(2 * rows - 1) * (2 * columns - 1))
+
+
+def lengths(grid: tuple[int, int]) -> Tensor:
+    """How far the ways of `number_ways` lead, in tokens; 0 for extra tokens."""
+    rows, columns = grid
+    down, right = torch.arange(1 - rows, rows), torch.arange(1 - columns, columns)
+    return F.pad((down[:, None] ** 2 + right[None] ** 2).sqrt().flatten(), (0, 1))
 
 
 def precision(device: torch.device) -> torch.autocast:

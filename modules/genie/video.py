@@ -91,7 +91,9 @@ class VideoWriter:
             with path.open("wb") as file:
                 np.save(file, array, allow_pickle=False)
         except OSError as error:
-            raise OSError(f"could not write {path} ({error.strerror}); free some space or choose another folder") from error
+            raise OSError(
+                f"could not write {path} ({error.strerror}); free some space or choose another folder"
+            ) from error
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
@@ -172,8 +174,8 @@ class VideoDataset:
         if not found or not sum(len(part) for part in found):
             longest = max(int(np.bincount(clips - clips[0]).max()) for clips in self._clips)
             raise ValueError(
-                f"{self.folder} has no clip of {steps} frames, the longest has {longest}; record longer ones or shorten "
-                "the context"
+                f"{self.folder} has no clip of {steps} frames, the longest has {longest}; record longer ones or "
+                "shorten the context"
             )
         return np.concatenate(found)
 

@@ -109,7 +109,7 @@ class Genie(nn.Module):
         self.tokenizer = VideoTokenizer(config.tokenizer, height, width, context)
         self.latent_action = LatentActionModel(config.latent_action, height, width, context)
         self.dynamics = Dynamics(
-            config.dynamics, self.tokenizer.vocabulary, config.latent_action.actions, self.tokenizer.tokens, context
+            config.dynamics, self.tokenizer.vocabulary, config.latent_action.actions, self.tokenizer.grid, context
         )
         self.outcomes = Outcomes(config.dynamics.width, config.latent_action.actions)
 

@@ -22,7 +22,7 @@ def draw(position: NDArray[np.int64], background: NDArray[np.uint8], colour: NDA
 
 
 def clips(count: int, steps: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Videos ``[count, steps, 16, 16, 3]`` under random actions that do not lead out of the box, ``[count, steps - 1]``."""
+    """Videos ``[count, steps, 16, 16, 3]`` under random actions ``[count, steps - 1]`` that stay in the box."""
     generator = np.random.default_rng(seed)
     places = np.empty((count, steps, 2), np.int64)
     places[:, 0] = generator.integers((SIDE - SPRITE) // STRIDE + 1, size=(count, 2)) * STRIDE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ CONFIG = GenieTraining(
         LatentActionConfig(actions=5, patch=4, margin=4, width=32, blocks=1, code_dim=8),
         DynamicsConfig(width=48, blocks=2, steps=2, temperature=0.0),
     ),
-    Updates(tokenizer=150, latent_action=700, dynamics=400, batch=32, frames=2, learning_rate=3e-3),
+    Updates(tokenizer=100, latent_action=500, dynamics=250, batch=32, frames=2, learning_rate=3e-3),
     device="cpu",
     threads=1,
 )
@@ -37,13 +37,15 @@ QUICK = Examination(clips=48, prompt_frames=1, steps=6, starts=4, grid_steps=1)
 
 
 def write(folder: Path, shuffle: bool = False) -> Path:
-    """Sprite videos as a data set; shuffled, each clip's frames come in an order of chance."""
+    """Sprite videos as a data set; shuffled, what follows a frame is any frame of any clip."""
     for split, count, seed in (("train", 700, 0), ("test", 120, 1)):
         writer = VideoWriter(folder, split)  # type: ignore[arg-type]
         order = np.random.default_rng(seed)
-        for frames, actions in zip(*clips(count, 8, seed), strict=True):
-            shown = order.permutation(frames) if shuffle else frames
-            writer.write(Clip(shown, np.append(actions, 0)))
+        videos, actions = clips(count, 8, seed)
+        if shuffle:
+            videos = order.permutation(videos.reshape(-1, 16, 16, 3)).reshape(videos.shape)
+        for frames, taken in zip(videos, actions, strict=True):
+            writer.write(Clip(frames, np.append(taken, 0)))
         writer.flush()
     write_about(folder, {"data": "sprites"})
     return folder
@@ -52,7 +54,7 @@ def write(folder: Path, shuffle: bool = False) -> Path:
 def learn(data: Path, folder: Path, config: GenieTraining = CONFIG) -> Path:
     torch.set_num_threads(1)
     trainer = GenieTrainer(config, VideoDataset(data, "train"), folder, lambda *report: None)
-    trainer.run({})
+    trainer.run({}, resume=True)
     keep_prompts(config, VideoDataset(data, "test"), folder)
     return folder
 
@@ -95,34 +97,35 @@ def test_the_dream_follows_its_actions(card: Card) -> None:
 
 def test_each_code_moves_the_sprite_its_own_way_from_everywhere(card: Card) -> None:
     """Read from the picture grid: start frames by codes."""
-    away = find(card.grid[:, 1:]) - find(card.grid[:, :1])  # starts, codes, 2
-    inside = [(away[:, code] == move).all(1) for code in range(5) for move in MOVES]
-    meanings = {tuple(move) for move in MOVES}
-    seen = {tuple(int(n) for n in step) for step in away.reshape(-1, 2)}
-    assert len(inside) == 25 and len(seen & meanings) >= 4
+    start, after = find(card.grid[:, :1]), find(card.grid[:, 1:])  # starts, codes, 2
+    assert card.meanings is not None
+    meant = MOVES[card.meanings.argmax(1)]
+    goal = start + meant
+    inside = ((goal >= 0) & (goal <= 12)).all(-1)
+    assert (after == goal).all(-1)[inside].mean() >= 0.9
+    assert inside.sum() >= 10
 
 
-def test_a_copy_that_learned_from_shuffled_frames_fails(
-    sprites: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_copy_that_learned_from_shuffled_frames_fails(sprites: tuple[Path, Path], card: Card, tmp_path: Path) -> None:
     data = write(tmp_path / "data", shuffle=True)
-    short = replace(CONFIG, updates=replace(CONFIG.updates, tokenizer=1, dynamics=1))
-    folder = learn(data, tmp_path / "world", short)
-    control = examine(sprites[0], folder)  # on the true video
+    folder = tmp_path / "world"
+    folder.mkdir()
+    shutil.copy(sprites[1] / "tokenizer.safetensors", folder)  # still pictures are the same
+    control = examine(sprites[0], learn(data, folder))  # on the true video
     assert control.agreement is not None
-    assert control.agreement["matching"] < 0.75
-    assert control.delta[3].low < 1
+    assert control.agreement["matching"] < 0.95
+    assert control.delta[3].low < 2
+    assert control.rollout[3].high < card.rollout[3].low - 5
 
 
 def test_the_environment_plays_the_learned_world(sprites: tuple[Path, Path]) -> None:
     env = GenieVectorEnv(sprites[1], 4, max_steps=3)
     frames, _ = env.reset(seed=0)
     before = find(frames)
-    moved = set()
+    assert (np.abs(frames.astype(int).max((1, 2, 3)) - 250) < 40).all()  # there is a sprite
+    ways = set()
     for code in range(5):
         env.reset(seed=0)
         after, *_ = env.step(np.full(4, code))
-        moved.add(tuple((find(after) - before).reshape(-1).tolist()))
-    assert len(moved) >= 4  # a step may be blocked by the wall
-
-
+        ways |= {tuple(way) for way in (find(after) - before).tolist()}
+    assert ways >= {tuple(move) for move in MOVES.tolist()}

@@ -7,7 +7,7 @@ import torch
 from forethought.modules.genie.patches import cut, cut_wide, join, to_bytes, to_unit
 from forethought.modules.genie.quantisers import FiniteScalarQuantiser, VectorQuantiser, perplexity
 from forethought.modules.genie.tokenizer import TokenizerConfig, VideoTokenizer
-from forethought.modules.genie.transformer import SpaceTimeTransformer
+from forethought.modules.genie.transformer import SpaceTimeTransformer, lengths, number_ways
 
 from .small import ACTIONS, CONTEXT, frames, make, tokens
 
@@ -42,7 +42,7 @@ def test_bytes_survive() -> None:
 
 def test_a_frame_depends_on_its_past_and_no_further_back_than_the_context() -> None:
     torch.manual_seed(0)
-    network = SpaceTimeTransformer(16, 1, 2, context=3).eval()
+    network = SpaceTimeTransformer(16, 1, 2, 3, (2, 2)).eval()
     x = torch.randn(1, 6, 4, 16)
     for at in range(6):
         other = x.clone()
@@ -52,7 +52,7 @@ def test_a_frame_depends_on_its_past_and_no_further_back_than_the_context() -> N
 
 
 def test_a_token_sees_all_places_of_its_frame() -> None:
-    network = SpaceTimeTransformer(16, 1, 2, context=3).eval()
+    network = SpaceTimeTransformer(16, 1, 2, 3, (2, 2)).eval()
     x = torch.randn(1, 2, 4, 16)
     other = x.clone()
     other[:, 1, 0] = torch.randn(16)
@@ -62,10 +62,10 @@ def test_a_token_sees_all_places_of_its_frame() -> None:
 @pytest.mark.parametrize("film", [False, True])
 def test_a_stream_equals_the_batch_also_beyond_the_context(film: bool) -> None:
     torch.manual_seed(0)
-    network = SpaceTimeTransformer(16, 2, 2, context=3, film=film).eval()
+    network = SpaceTimeTransformer(16, 2, 2, 3, (2, 2), film=film).eval()
     x, condition = torch.randn(2, 7, 4, 16), torch.randn(2, 7, 16) if film else None
     whole = network(x, condition=condition)
-    past = network.begin(2, 4, x.device)
+    past = network.begin(2, x.device)
     for t in range(7):
         one = None if condition is None else condition[:, t : t + 1]
         frame, keys, values = network.stream(x[:, t : t + 1], past, one)
@@ -74,19 +74,31 @@ def test_a_stream_equals_the_batch_also_beyond_the_context(film: bool) -> None:
 
 
 def test_rows_of_a_past_are_taken_and_put() -> None:
-    network = SpaceTimeTransformer(16, 1, 2, context=3).eval()
+    network = SpaceTimeTransformer(16, 1, 2, 3, (2, 2)).eval()
     x = torch.randn(3, 1, 4, 16)
-    _, keys, values = network.stream(x, network.begin(3, 4, x.device))
-    past = network.begin(3, 4, x.device).append(keys, values)
-    fresh = network.begin(1, 4, x.device)
+    _, keys, values = network.stream(x, network.begin(3, x.device))
+    past = network.begin(3, x.device).append(keys, values)
+    fresh = network.begin(1, x.device)
     mixed = past.put(torch.tensor([1]), fresh)
     assert mixed.valid.tolist() == [[False, True], [False, False], [False, True]]
     assert torch.equal(mixed.rows(torch.tensor([2, 0])).keys, past.keys[[2, 0]])
 
 
+def test_neighbours_have_the_same_way_everywhere() -> None:
+    ways, length = number_ways((3, 4), 1), lengths((3, 4))
+    assert ways.shape == (13, 13) and len(length) == 5 * 7 + 1
+    assert (ways[0] == ways[:, 0]).all() and length[ways[0]].eq(0).all()  # the extra token
+    grid = ways[1:, 1:].reshape(3, 4, 3, 4)
+    right = {int(grid[row, column, row, column + 1]) for row in range(3) for column in range(3)}
+    down = {int(grid[row, column, row + 1, column]) for row in range(2) for column in range(4)}
+    assert len(right) == len(down) == 1 and right != down
+    assert length[right.pop()] == length[down.pop()] == 1
+    assert length[grid[0, 0, 2, 3]] == pytest.approx(13**0.5)
+
+
 def test_numbers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="heads divide"):
-        SpaceTimeTransformer(10, 1, 4, 3)
+        SpaceTimeTransformer(10, 1, 4, 3, (2, 2))
     with pytest.raises(ValueError, match=r"16×16 cannot be cut into patches of 5×5 \(tokenizer"):
         VideoTokenizer(TokenizerConfig(patch=5), 16, 16, 4)
 

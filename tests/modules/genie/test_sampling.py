@@ -25,7 +25,7 @@ def noise_for(rows: int, sampling: Sampling, seed: int = 0) -> torch.Tensor:
 def test_the_schedule_fills_in_every_token_and_more_at_each_step(steps: int) -> None:
     counts = schedule(steps, 16)
     assert len(counts) == steps and counts[-1] == 16
-    assert all(0 < b - a for a, b in zip([0, *counts], counts, strict=False))
+    assert all(b - a > 0 for a, b in zip([0, *counts], counts, strict=False))
     if steps == 5:
         assert counts[0] < 16 / 5  # the cosine begins with few
 
@@ -179,7 +179,9 @@ def test_a_world_comes_back_as_it_was(tmp_path: Path) -> None:
     pictures = [w.step(w.begin(codes, actions)[1], actions[:, 0], noise, w.sampling)[0] for w in (world, again)]
     assert torch.equal(*pictures)
     features = torch.randn(2, 16)
-    assert torch.equal(world.outcomes.judge(features, actions[:, 0])[0], again.outcomes.judge(features, actions[:, 0])[0])
+    assert torch.equal(
+        world.outcomes.judge(features, actions[:, 0])[0], again.outcomes.judge(features, actions[:, 0])[0]
+    )
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
