@@ -20,6 +20,7 @@ from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
 
+_SPLITS: tuple[Split, Split] = ("train", "test")
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
 
 
@@ -277,7 +278,7 @@ def import_videos(source: Path, config: Importing, folder: Path, progress: Progr
     if not paths:
         raise FileNotFoundError(f"{source} holds no videos; expected files that end in {', '.join(SUFFIXES)}")
     make_way(folder)
-    writers = {split: VideoWriter(folder, split) for split in ("train", "test")}  # type: ignore[arg-type]
+    writers = {split: VideoWriter(folder, split) for split in _SPLITS}
     period = max(2, round(1 / config.test_share))
     size: tuple[int, int] | None = (config.height, config.width) if config.height else None
     for number, path in enumerate(paths):

@@ -146,18 +146,26 @@ def examine_world(
     entropy = torch.stack(losses).mean(0)
     agreement, meanings = _meanings(found.numpy(), data, chosen, length)
     return Card(
-        (mean_interval(table["psnr"]), mean_interval(table["ssim"])),
-        *[[mean_interval(column) for column in table[name].T] for name in ("rollout", "similar", "random", "copied")],
-        [mean_interval(column) for column in (table["rollout"] - table["random"]).T],
-        shuffled / max(own, 1e-12),
-        (float(entropy[0]), float(entropy[1])),
-        perplexity(found, world.actions),
-        agreement,
-        meanings,
-        measure_speed(world, device, sampling, generator),
-        draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
-        film,
+        tokenizer=(mean_interval(table["psnr"]), mean_interval(table["ssim"])),
+        rollout=_by_step(table["rollout"]),
+        similarity=_by_step(table["similar"]),
+        random=_by_step(table["random"]),
+        copied=_by_step(table["copied"]),
+        delta=_by_step(table["rollout"] - table["random"]),
+        shuffle_ratio=shuffled / max(own, 1e-12),
+        entropy=(float(entropy[0]), float(entropy[1])),
+        usage=perplexity(found, world.actions),
+        agreement=agreement,
+        meanings=meanings,
+        milliseconds=measure_speed(world, device, sampling, generator),
+        grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
+        film=film,
     )
+
+
+def _by_step(values: NDArray[np.float64]) -> list[Interval]:
+    """Mean and interval over clips of each step, from ``[clips, T]``."""
+    return [mean_interval(column) for column in values.T]
 
 
 @dataclass(frozen=True)

@@ -85,4 +85,5 @@ def best_matching(counts: NDArray[np.int64]) -> float:
 
 def majority(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """The action that each code met most often ``[codes]``."""
-    return counts.argmax(1)
+    commonest: NDArray[np.int64] = counts.argmax(1)
+    return commonest

@@ -233,7 +233,7 @@ def make_server(session: Session, port: int) -> ThreadingHTTPServer:
             return body
 
         def _check_sender(self) -> None:
-            hosts = {f"{name}:{self.server.server_address[1]}" for name in ("127.0.0.1", "localhost")}
+            hosts = {f"{name}:{self.connection.getsockname()[1]}" for name in ("127.0.0.1", "localhost")}
             origin = self.headers.get("Origin")
             if self.headers.get("Host") not in hosts:
                 raise Refusal(HTTPStatus.FORBIDDEN, "this page is served to this machine only")

@@ -148,7 +148,10 @@ class GenieTrainer:
             frames = draw()
             total, codes, drawn = tokenizer.loss(frames, self.generator)
             error = float((drawn.detach() - frames).square().mean())
-            return total, {"psnr": -10 * math.log10(max(error, 1e-10)), "codes": float(len(codes.unique()))}
+            return total, {
+                "psnr": -10 * math.log10(max(error, 1e-10)),
+                "codes": float(codes.flatten().bincount().count_nonzero()),
+            }
 
         self.optimise("tokenizer", tokenizer, self.config.updates.tokenizer, loss)
 
@@ -256,7 +259,7 @@ class GenieTrainer:
                     f"the loss of the {phase} is {float(loss)} at update {step}; lower the learning rate"
                 )
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(part.parameters(), 1.0)
             optimiser.step()
             self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
@@ -273,7 +276,8 @@ def thin(starts: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
     new = np.ones(len(starts), np.bool_)
     new[1:] = (starts[1:, 0] != starts[:-1, 0]) | (starts[1:, 1] != starts[:-1, 1] + 1)
     first = np.maximum.accumulate(np.where(new, np.arange(len(starts)), 0))
-    return starts[(np.arange(len(starts)) - first) % stride == 0]
+    thinned: NDArray[np.int64] = starts[(np.arange(len(starts)) - first) % stride == 0]
+    return thinned
 
 
 def check_training(config: GenieTraining, data: VideoDataset) -> None:

@@ -216,9 +216,11 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         if isinstance(prompt, int | np.integer):
             if not 0 <= prompt < len(self.prompts):
                 raise ValueError(f"prompt is {prompt}; expected 0 to {len(self.prompts) - 1}, or a clip.")
-            return self.prompts[prompt]
+            chosen: Frames = self.prompts[prompt]
+            return chosen
         clip = np.asarray(prompt)
-        return check_prompts(clip[None], self.world.config, "options['prompt']")[0]
+        checked: Frames = check_prompts(clip[None], self.world.config, "options['prompt']")[0]
+        return checked
 
     def _infos(self) -> dict[str, Any]:
         return {"success": np.zeros(self.num_envs, np.bool_)}

@@ -71,5 +71,5 @@ class ActionDecoder(nn.Module):
             chosen = torch.randint(len(codes), (min(64, len(codes)),), generator=generator)
             loss = F.cross_entropy(self(features[chosen], codes[chosen]), actions[chosen])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

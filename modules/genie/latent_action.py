@@ -108,7 +108,8 @@ class LatentActionModel(nn.Module):
         patches = self._cut(frames)
         steps = torch.cat([patches[:, 1:] - patches[:, :-1], patches[:, 1:]], -1)  # step t holds x[t] and x[t+1]
         coded: Tensor = self.to_code(self.encoder(self.embed(steps)).mean(2))
-        return self.standard(coded.flatten(0, 1)).unflatten(0, coded.shape[:2])
+        standard: Tensor = self.standard(coded.flatten(0, 1))
+        return standard.reshape(coded.shape)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latent actions ``[B, T-1]`` of clips ``[B, T, H, W, 3]`` in [0, 1]."""

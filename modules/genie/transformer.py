@@ -199,7 +199,7 @@ class Block(nn.Module):
         bias = bias.masked_fill(~allowed[:, None], -torch.inf).unsqueeze(1).to(q.dtype)  # B or 1,1,h,T,K
         mask = bias.expand(q.shape[0], q.shape[1], -1, -1, -1).flatten(0, 1)
         heard = F.scaled_dot_product_attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
-        x = x + self.time.join(heard.unflatten(0, q.shape[:2])).transpose(1, 2)
+        x = x + self.time.join(heard.reshape(q.shape)).transpose(1, 2)
         x = x + self.feed(_modulate(self.norms[2](x), change[4], change[5]))
         return x, k, v
 
