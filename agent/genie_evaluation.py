@@ -113,38 +113,11 @@ def examine_world(
     numbers = np.random.default_rng(settings.seed)
     chosen = starts[numbers.choice(len(starts), size=min(settings.clips, len(starts)), replace=False)]
     generator = torch.Generator().manual_seed(settings.seed)
-    rows: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "ssim", "rollout", "similar", "random", "copied")}
-    codes: list[Tensor] = []
-    losses: list[Tensor] = []
-    film = np.zeros(0, np.uint8)
-    for begin in range(0, len(chosen), _CHUNK):
-        part = chosen[begin : begin + _CHUNK]
-        frames = to_unit(torch.from_numpy(data.read(part, length)).to(device))
-        with precision(device):
-            dreamed = _dream(world, frames, settings.prompt_frames, sampling, generator)
-            losses.append(_entropies(world, dreamed.tokens, dreamed.actions, generator))
-        truth = frames[:, settings.prompt_frames :]
-        copied = frames[:, settings.prompt_frames - 1 : settings.prompt_frames].expand_as(truth)
-        for name, value in (
-            ("psnr", psnr(dreamed.decoded, frames).mean(1)),
-            ("ssim", ssim(dreamed.decoded, frames).mean(1)),
-            ("rollout", psnr(dreamed.inferred, truth)),
-            ("similar", ssim(dreamed.inferred, truth)),
-            ("random", psnr(dreamed.random, truth)),
-            ("copied", psnr(copied, truth)),
-        ):
-            rows[name].append(value.float().cpu())
-        codes.append(dreamed.actions.cpu())
-        if not len(film):
-            film = np.stack([_bytes(clip[0]) for clip in (truth, dreamed.inferred, dreamed.random)])
-        if progress is not None:
-            progress(min(begin + _CHUNK, len(chosen)), len(chosen))
-    table = {name: torch.cat(parts).double().numpy() for name, parts in rows.items()}
-    found = torch.cat(codes)
+    told = _measure(world, data, chosen, settings, sampling, generator, device, progress)
+    table = told.table
     pixels = to_unit(torch.from_numpy(data.read(chosen[:_CHUNK], length)).to(device))
     own, shuffled = shuffled_loss(world.latent_action, pixels, generator)
-    entropy = torch.stack(losses).mean(0)
-    agreement, meanings = _meanings(found.numpy(), data, chosen, length)
+    agreement, meanings = _meanings(told.codes.numpy(), data, chosen, length)
     return Card(
         tokenizer=(mean_interval(table["psnr"]), mean_interval(table["ssim"])),
         rollout=_by_step(table["rollout"]),
@@ -153,14 +126,66 @@ def examine_world(
         copied=_by_step(table["copied"]),
         delta=_by_step(table["rollout"] - table["random"]),
         shuffle_ratio=shuffled / max(own, 1e-12),
-        entropy=(float(entropy[0]), float(entropy[1])),
-        usage=perplexity(found, world.actions),
+        entropy=told.entropy,
+        usage=perplexity(told.codes, world.actions),
         agreement=agreement,
         meanings=meanings,
         milliseconds=measure_speed(world, device, sampling, generator),
         grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
-        film=film,
+        film=told.film,
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Numbers of each clip and step ``[n]`` or ``[n, T]``, codes ``[n, F+T-1]``, cross-entropies and a film."""
+
+    table: dict[str, NDArray[np.float64]]
+    codes: Tensor
+    entropy: tuple[float, float]
+    film: NDArray[np.uint8]
+
+
+def _measure(
+    world: Genie,
+    data: VideoDataset,
+    chosen: NDArray[np.int64],
+    settings: Examination,
+    sampling: Sampling,
+    generator: torch.Generator,
+    device: torch.device,
+    progress: Progress | None,
+) -> _Measured:
+    """Dream on from the chosen clips, a few at a time."""
+    prompt = settings.prompt_frames
+    rows: dict[str, list[Tensor]] = {}
+    codes: list[Tensor] = []
+    losses: list[Tensor] = []
+    film = np.zeros(0, np.uint8)
+    for begin in range(0, len(chosen), _CHUNK):
+        part = data.read(chosen[begin : begin + _CHUNK], prompt + settings.steps)
+        frames = to_unit(torch.from_numpy(part).to(device))
+        with precision(device):
+            dreamed = _dream(world, frames, prompt, sampling, generator)
+            losses.append(_entropies(world, dreamed.tokens, dreamed.actions, generator))
+        truth, last = frames[:, prompt:], frames[:, prompt - 1 : prompt]
+        for name, value in (
+            ("psnr", psnr(dreamed.decoded, frames).mean(1)),
+            ("ssim", ssim(dreamed.decoded, frames).mean(1)),
+            ("rollout", psnr(dreamed.inferred, truth)),
+            ("similar", ssim(dreamed.inferred, truth)),
+            ("random", psnr(dreamed.random, truth)),
+            ("copied", psnr(last.expand_as(truth), truth)),
+        ):
+            rows.setdefault(name, []).append(value.float().cpu())
+        codes.append(dreamed.actions.cpu())
+        if not len(film):
+            film = np.stack([_bytes(clip[0]) for clip in (truth, dreamed.inferred, dreamed.random)])
+        if progress is not None:
+            progress(min(begin + _CHUNK, len(chosen)), len(chosen))
+    own, shuffled = (float(value) for value in torch.stack(losses).mean(0))
+    table = {name: torch.cat(parts).double().numpy() for name, parts in rows.items()}
+    return _Measured(table, torch.cat(codes), (own, shuffled), film)
 
 
 def _by_step(values: NDArray[np.float64]) -> list[Interval]:

@@ -256,7 +256,7 @@ class GenieTrainer:
                 loss, numbers = loss_of(step)
             if not math.isfinite(float(loss.detach())):
                 raise FloatingPointError(
-                    f"the loss of the {phase} is {float(loss)} at update {step}; lower the learning rate"
+                    f"the loss of the {phase} is {float(loss.detach())} at update {step}; lower the learning rate"
                 )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -217,7 +217,7 @@ class Projections(nn.Module):
         """``[..., M, D]`` to queries, keys and values ``[..., h, M, d]``."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).transpose(-4, -2).unbind(-3)
         # ..., M, 3, h, d → ..., h, 3, M, d → three times ..., h, M, d
-        return self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype), v
+        return self.query_norm(q.float()).to(v.dtype), self.key_norm(k.float()).to(v.dtype), v
 
     def join(self, heard: Tensor) -> Tensor:
         """``[..., h, M, d]`` to ``[..., M, D]``."""
