@@ -1,8 +1,17 @@
-"""A sprite in a box of 16×16 pixels that it never leaves: five actions, one colour."""
+"""A sprite in a box of 16×16 pixels that it never leaves: five actions, one colour.
+
+    python tests/agent/sprites.py FOLDER
+
+writes the data set that the small world that comes along was learned from.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
+from forethought.modules.genie.video import Clip, VideoWriter, write_about
 from numpy.typing import NDArray
 
 SIDE, SPRITE, STRIDE = 16, 4, 4
@@ -42,3 +51,22 @@ def find(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     likeness = (frames[..., 0].astype(np.int64) + frames[..., 1]).reshape(*frames.shape[:-3], 4, 4, 4, 4)
     best = likeness.sum((-3, -1)).reshape(*frames.shape[:-3], 16).argmax(-1)
     return np.stack(np.divmod(best, 4), -1) * STRIDE
+
+
+def write(folder: Path, shuffle: bool = False) -> Path:
+    """Sprite videos as a data set; shuffled, what follows a frame is any frame of any clip."""
+    for split, count, seed in (("train", 700, 0), ("test", 120, 1)):
+        writer = VideoWriter(folder, split)  # type: ignore[arg-type]
+        order = np.random.default_rng(seed)
+        videos, actions = clips(count, 8, seed)
+        if shuffle:
+            videos = order.permutation(videos.reshape(-1, 16, 16, 3)).reshape(videos.shape)
+        for frames, taken in zip(videos, actions, strict=True):
+            writer.write(Clip(frames, np.append(taken, 0)))
+        writer.flush()
+    write_about(folder, {"data": "sprites", "actions": len(MOVES)})
+    return folder
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

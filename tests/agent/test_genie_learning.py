@@ -15,10 +15,10 @@ from forethought.modules.genie.dynamics import DynamicsConfig
 from forethought.modules.genie.files import load_world
 from forethought.modules.genie.latent_action import LatentActionConfig
 from forethought.modules.genie.tokenizer import TokenizerConfig
-from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
+from forethought.modules.genie.video import VideoDataset
 from forethought.modules.genie.world import GenieConfig
 
-from .sprites import MOVES, clips, find
+from .sprites import MOVES, find, write
 
 CONFIG = GenieTraining(
     GenieConfig(
@@ -34,21 +34,6 @@ CONFIG = GenieTraining(
     threads=1,
 )
 QUICK = Examination(clips=48, prompt_frames=1, steps=6, starts=4, grid_steps=1)
-
-
-def write(folder: Path, shuffle: bool = False) -> Path:
-    """Sprite videos as a data set; shuffled, what follows a frame is any frame of any clip."""
-    for split, count, seed in (("train", 700, 0), ("test", 120, 1)):
-        writer = VideoWriter(folder, split)  # type: ignore[arg-type]
-        order = np.random.default_rng(seed)
-        videos, actions = clips(count, 8, seed)
-        if shuffle:
-            videos = order.permutation(videos.reshape(-1, 16, 16, 3)).reshape(videos.shape)
-        for frames, taken in zip(videos, actions, strict=True):
-            writer.write(Clip(frames, np.append(taken, 0)))
-        writer.flush()
-    write_about(folder, {"data": "sprites"})
-    return folder
 
 
 def learn(data: Path, folder: Path, config: GenieTraining = CONFIG) -> Path:

@@ -8,11 +8,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from forethought.envs.genie import GenieVectorEnv, make_single
+from forethought.envs.genie import PRETRAINED, GenieVectorEnv, make_single
 from forethought.envs.make import make_env
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
+from ..agent.sprites import MOVES, find
 from ..modules.genie.small import ACTIONS, SIDE, make, save
 
 STEPS = 4
@@ -28,6 +29,20 @@ def test_it_passes_the_checks_of_gymnasium_and_stable_baselines(world: Path) -> 
     check_env(make_single(world=world, max_steps=STEPS), skip_render_check=True)
     check_env_sb3(make_single(world=world, max_steps=STEPS))
     check_env(make_single(world=world, max_steps=STEPS, render_mode="rgb_array"))
+
+
+def test_the_small_world_that_comes_along_can_be_played_at_once() -> None:
+    env = gymnasium.make("forethought/Genie-v0")
+    before, _ = env.reset(seed=1, options={"prompt": 0})
+    start = find(before)
+    ways = set()
+    for code in range(5):
+        env.reset(seed=1, options={"prompt": 0})
+        after, *_ = env.step(code)
+        ways.add(tuple((find(after) - start).tolist()))
+    inside = {tuple(move) for move in MOVES.tolist() if ((start + move >= 0) & (start + move <= 12)).all()}
+    assert ways >= inside and len(inside) >= 3  # each code moves the sprite its own way
+    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) < 3e6
 
 
 def test_it_is_made_by_name(world: Path) -> None:
