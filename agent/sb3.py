@@ -263,8 +263,8 @@ class ImpalaFeatures(BaseFeaturesExtractor):
         channels, height, width = observation_space.shape
         trunk = Perception(PerceptionConfig("impala", width=32), (height, width, channels)).trunk
         with torch.no_grad():
-            outputs = trunk(torch.zeros(1, channels, height, width)).shape[1]
-        layers = nn.Sequential(trunk, nn.Linear(outputs, IMPALA_FEATURES), nn.ReLU())
+            outputs = trunk(torch.zeros(1, channels, height, width)).numel()
+        layers = nn.Sequential(trunk, nn.Flatten(), nn.Linear(outputs, IMPALA_FEATURES), nn.ReLU())
         self.layers = layers.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # SB3 draws weights
 
     def forward(self, observation: Tensor) -> Tensor:

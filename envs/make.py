@@ -15,6 +15,7 @@ from .procgen import GAMES, MODES, ProcgenVectorEnv
 from .single import SingleEnv
 
 _NAMESPACE = "forethought"
+_GENIE = "genie:"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
@@ -47,7 +48,8 @@ def make_env(
 
     Args:
         id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom" or "DotWall" (also
-            "forethought/TwoRoom-v0"); or any registered Gymnasium id. `list_envs` lists them.
+            "forethought/TwoRoom-v0"); "genie:FOLDER", a world learned from video; or any registered Gymnasium id.
+            `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
         split: "train", or "test" for Procgen's held-out levels.
@@ -63,7 +65,7 @@ def make_env(
         observation_key: Gymnasium: the part of a Dict or Tuple observation to use.
         pairs: Rooms: the law of start and goal.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
-        max_steps: Rooms and Gymnasium: steps until truncation.
+        max_steps: Rooms, Genie and Gymnasium: steps until truncation.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -113,6 +115,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     ),
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
+    "genie": frozenset({"max_steps"}),
     "gymnasium": frozenset({"max_steps", "observation_key"}),
 }  # fmt: skip
 
@@ -140,6 +143,11 @@ def register() -> None:
                 vector_entry_point=f"{__name__}:make_vector",
                 kwargs={"env": env},
             )
+    if f"{_NAMESPACE}/Genie-v0" not in gymnasium.registry:
+        home = __name__.removesuffix("make") + "genie"
+        gymnasium.register(
+            f"{_NAMESPACE}/Genie-v0", entry_point=f"{home}:make_single", vector_entry_point=f"{home}:GenieVectorEnv"
+        )
 
 
 def make_single(env: str, **options: Any) -> SingleEnv:
@@ -157,6 +165,10 @@ def _build(kind: str, name: str, num_envs: int, seed: int, options: dict[str, An
         return ProcgenVectorEnv(name, num_envs, seed=seed, **options)
     if kind == "gymnasium":
         return GymVectorEnv(name, num_envs, seed=seed, **options)
+    if kind == "genie":
+        from .genie import GenieVectorEnv  # noqa: PLC0415  (imports torch)
+
+        return GenieVectorEnv(name, num_envs, seed=seed, **options)
     from . import rooms  # noqa: PLC0415  (only where asked for)
 
     room = {"TwoRoom": rooms.TwoRoomVectorEnv, "DotWall": rooms.DotWallVectorEnv}[kind](num_envs, **options)
@@ -176,6 +188,8 @@ def _resolve(id: str) -> tuple[str, str]:
     for prefix in ("procgen:", "procgen-"):
         if name.startswith(prefix) and name.removeprefix(prefix) in GAMES:
             return "procgen", name.removeprefix(prefix)
+    if id.startswith(_GENIE):
+        return "genie", id.removeprefix(_GENIE)
     if id in gymnasium.registry and not id.startswith(f"{_NAMESPACE}/"):
         return "gymnasium", id
     if id.startswith(("MiniGrid-", "BabyAI-")):

@@ -31,6 +31,7 @@ usage: forethought COMMAND …
   evaluate RUN   both modes of a trained agent on worlds it has not seen, and its health
   compare RUN …  runs in both modes and at any budget beside random play, upper bounds and PPO: tables, charts, a page
   ppo ENV        train PPO (Stable-Baselines3) as a baseline for compare
+  genie …        worlds learned from video alone: record, import, train, evaluate, play
   envs           the environments that come along
   doctor         what is installed, which device and threads are used, and what will work
 
@@ -133,6 +134,15 @@ def _ppo(arguments: Sequence[str], console: Console) -> int:
     return ppo(arguments, console)
 
 
+def _genie(arguments: Sequence[str], console: Console) -> int:
+    from .genie import GENIE_HELP, genie  # noqa: PLC0415
+
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        _explain(console, GENIE_HELP)
+        return 0
+    return genie(arguments, console)
+
+
 def _doctor(arguments: Sequence[str], console: Console) -> int:
     from .doctor import doctor  # noqa: PLC0415
 
@@ -169,6 +179,7 @@ _COMMANDS: dict[str, Command] = {
     "evaluate": _evaluate,
     "compare": _compare,
     "ppo": _ppo,
+    "genie": _genie,
     "envs": _envs,
     "doctor": _doctor,
 }

@@ -26,8 +26,13 @@ def python(code: str, folder: Path) -> str:
 
 def test_import_registers_every_environment() -> None:
     ids = [id for id in gymnasium.registry if id.startswith("forethought/")]
-    assert len(ids) == 18
-    assert {"forethought/procgen-coinrun-v0", "forethought/TwoRoom-v0", "forethought/DotWall-v0"} <= set(ids)
+    assert len(ids) == 19
+    assert {
+        "forethought/procgen-coinrun-v0",
+        "forethought/TwoRoom-v0",
+        "forethought/DotWall-v0",
+        "forethought/Genie-v0",
+    } <= set(ids)
 
 
 def test_import_is_cheap(tmp_path: Path) -> None:

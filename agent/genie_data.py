@@ -1,0 +1,345 @@
+"""Video data: watch a policy in any environment, or read videos from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from ..envs.levels import Levels, LevelSplit
+from ..envs.make import has_levels, make_env
+from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, resize, write_about
+from .agent import Decision
+from .checkpoint import check_same_world, load_agent
+from .evaluation import Progress
+from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
+
+_SPLITS: tuple[Split, Split] = ("train", "test")
+SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded."""
+
+    steps: int = 20_000
+    """Frames for training."""
+    test_steps: int = 4_000
+    """Frames for testing, on levels (or from starts) of their own."""
+    num_envs: int = 16
+    """Environments recorded side by side."""
+    height: int = 64
+    """Height of the frames; pictures are averaged down."""
+    width: int = 64
+    """Width of the frames."""
+    policy: str = "sticky"
+    """random: a new action at each step; sticky: held for a while; or the folder of a trained agent, in Mode-1."""
+    hold: int = 8
+    """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
+    actions: tuple[int, ...] = ()
+    """Discrete actions to choose from; all when empty. Procgen: 1 left, 4 nothing, 5 up, 7 right, 8 right and up …"""
+    action_repeat: int = 1
+    """Frames for which the environment holds each action."""
+    distribution_mode: str | None = None
+    """Procgen: easy, hard, extreme, memory or exploration."""
+    train_levels: int = 200
+    """Procgen: how many levels to record for training, [0, n); those for testing are elsewhere."""
+    backgrounds: bool = True
+    """Procgen: draw backgrounds."""
+    one_theme: bool = False
+    """Procgen: one theme instead of many."""
+    seed: int = 0
+    """Seed of environments and policy."""
+
+
+class StickyBehaviour:
+    """Random actions of a list, each held for a random time from 1 to ``hold`` steps."""
+
+    def __init__(self, actions: NDArray[np.int64], num_envs: int, seed: int, hold: int) -> None:
+        self.actions, self.hold = actions, hold
+        self.generator = np.random.default_rng(seed)
+        self.current = np.zeros(num_envs, np.int64)
+        self.left = np.zeros(num_envs, np.int64)
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Draw a new action, and how long it is held, where the last has run out."""
+        renew = first | (self.left <= 0)
+        drawn = self.actions[self.generator.integers(len(self.actions), size=len(first))]
+        times = self.generator.integers(1, self.hold + 1, size=len(first))
+        self.current, self.left = np.where(renew, drawn, self.current), np.where(renew, times, self.left) - 1
+        nothing = np.zeros(len(first), np.bool_)
+        return Decision(self.current, np.zeros((len(first), 1), np.float32), None, nothing, 0)
+
+
+def record(id: str, config: Recording, folder: Path, progress: dict[str, Progress] | None = None) -> None:
+    """Record both splits of an environment into a data set.
+
+    Args:
+        id: As in `make_env`.
+        config: How.
+        folder: Of the data set; must not hold one.
+        progress: For train and test, told of frames.
+
+    Raises:
+        ValueError: Settings that do not fit the environment, or a folder in use.
+    """
+    check_recording(config)
+    make_way(folder)
+    splits: tuple[tuple[Split, int], ...] = (("train", config.steps), ("test", config.test_steps))
+    about: dict[str, Any] = {"env": id, "recording": _plain(config), "height": config.height, "width": config.width}
+    for split, steps in splits:
+        env = _build(id, config, split)
+        try:
+            behaviour = _behaviour(config, env, split, id)
+            if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
+                about["actions"] = int(env.single_action_space.n)
+                meanings = getattr(env.unwrapped, "action_meanings", None)
+                about["action_meanings"] = list(meanings) if meanings else None
+            writer = VideoWriter(folder, split)
+            tell = (progress or {}).get(split)
+            for clip in watch(env, behaviour, steps, config.seed + (split == "test"), tell):
+                writer.write(_small(clip, config))
+            writer.flush()
+        finally:
+            env.close()
+        about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": _levels(id, config, split)}
+    write_about(folder, about)
+
+
+def watch(
+    env: VectorEnv, behaviour: Behaviour, steps: int, seed: int, progress: Progress | None = None, cut: int = 512
+) -> Iterator[Clip]:
+    """Clips of a behaviour at work, about ``steps`` frames in all; episodes of any length, cut after ``cut`` frames.
+
+    The observation that comes with an end belongs to the next episode, so a clip ends before it. Environments whose
+    observations are not pictures are drawn (render mode rgb_array).
+    """
+    count = env.num_envs
+    rounds = -(-steps // count)
+    discrete = isinstance(env.single_action_space, gymnasium.spaces.Discrete)
+    open_clips: list[list[tuple[Any, ...]]] = [[] for _ in range(count)]
+    for number, step in enumerate(islice(interact(env, behaviour, seed=seed), rounds)):
+        pictures = _pictures(env, step.seen, step.observation)
+        for index in range(count):
+            action = int(step.action[index]) if discrete else UNKNOWN
+            row = (pictures[index], action, step.reward[index], step.terminated[index])
+            open_clips[index].append(row)
+            if step.ended[index] or len(open_clips[index]) == cut or number == rounds - 1:
+                yield _clip(open_clips[index])
+                open_clips[index] = []
+        if progress is not None:
+            progress(min((number + 1) * count, steps), steps)
+
+
+class _Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any, Any, Any]):
+    """Remembers what an environment looked like before each step, for worlds whose observation is not a picture."""
+
+    picture: Any = None
+
+    def reset(self, **options: Any) -> Any:
+        result = super().reset(**options)
+        self.picture = self.render()
+        return result
+
+    def step(self, actions: Any) -> Any:
+        self.before, result = self.picture, super().step(actions)
+        self.picture = self.render()
+        return result
+
+
+def _pictures(env: VectorEnv, seen: NDArray[Any], observation: Any) -> NDArray[np.uint8]:
+    if isinstance(env, _Drawn):
+        return np.stack([np.asarray(picture, np.uint8) for picture in env.before])
+    return seen.copy() if seen.shape[-1] == 3 else seen.repeat(3, -1)
+
+
+def _clip(rows: list[tuple[Any, ...]]) -> Clip:
+    frames, actions, rewards, ended = zip(*rows, strict=True)
+    return Clip(np.stack(frames), np.array(actions, np.int64), np.array(rewards, np.float32), np.array(ended, np.bool_))
+
+
+def _small(clip: Clip, config: Recording) -> Clip:
+    return Clip(resize(clip.frames, config.height, config.width), clip.actions, clip.rewards, clip.ended)
+
+
+def _build(id: str, config: Recording, split: Split) -> VectorEnv:
+    procgen: dict[str, Any] = {}
+    if has_levels(id):
+        procgen = {
+            "split": split,
+            "levels": LevelSplit(train=Levels(0, config.train_levels)),
+            "distribution_mode": config.distribution_mode,
+            "use_backgrounds": None if config.backgrounds else False,
+            "restrict_themes": True if config.one_theme else None,
+        }
+    options: dict[str, Any] = {"action_repeat": config.action_repeat, "seed": config.seed, **procgen}
+    env = make_env(id, config.num_envs, **options)
+    shape = _picture_shape(env)
+    if len(shape) == 3 and shape[-1] in (1, 3):
+        return env
+    env.close()
+    return _Drawn(make_env(id, config.num_envs, render_mode="rgb_array", **options))
+
+
+def _picture_shape(env: VectorEnv) -> tuple[int, ...]:
+    space = env.single_observation_space
+    if isinstance(space, gymnasium.spaces.Dict):
+        space = space["observation"]
+    return tuple(space.shape or ()) if getattr(space, "dtype", None) == np.uint8 else ()
+
+
+def _behaviour(config: Recording, env: VectorEnv, split: Split, id: str) -> Behaviour:
+    seed, space = config.seed + (split == "test"), env.single_action_space
+    if config.policy not in {"random", "sticky"}:
+        agent = load_agent(Path(config.policy))
+        from .agent import read_spaces  # noqa: PLC0415
+
+        check_same_world(agent, read_spaces(env.single_observation_space, space), id)
+        return agent.begin(env.num_envs, "mode-1", sample=True)
+    hold = config.hold if config.policy == "sticky" else 1
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        if config.actions:
+            raise ValueError(f"actions are chosen from {config.actions} and {id} has no discrete ones; leave it away")
+        return RandomBehaviour(space, env.num_envs, seed, plan=1, sticky=hold)
+    actions = np.array(config.actions or range(int(space.n)), np.int64)
+    if actions.min() < 0 or actions.max() >= space.n:
+        raise ValueError(f"actions are {config.actions}; {id} has 0 to {int(space.n) - 1}")
+    return StickyBehaviour(actions, env.num_envs, seed, hold)
+
+
+def _levels(id: str, config: Recording, split: Split) -> list[int] | None:
+    """First level and one past the last."""
+    if not has_levels(id):
+        return None
+    levels = getattr(LevelSplit(train=Levels(0, config.train_levels)), split)
+    return [levels.start, levels.stop]
+
+
+def _plain(config: Recording) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def check_recording(config: Recording) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name in ("steps", "test_steps", "num_envs", "height", "width", "hold", "action_repeat", "train_levels"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+
+
+def make_way(folder: Path) -> None:
+    """Refuse to write over data.
+
+    Raises:
+        ValueError: The folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder; remove it or name another")
+
+
+@dataclass(frozen=True)
+class Importing:
+    """How videos are read."""
+
+    height: int = 0
+    """Height of the frames; 0: as the videos are, which must then all be alike."""
+    width: int = 0
+    """Width of the frames; 0: as the videos are."""
+    every: int = 1
+    """Keep every so many frames (3 makes 10 frames per second of 30)."""
+    test_share: float = 0.1
+    """Share of the videos for testing; of a single video, its last part."""
+
+
+def import_videos(source: Path, config: Importing, folder: Path, progress: Progress | None = None) -> None:
+    """Read a folder of MP4, GIF and the like, without actions, into a data set.
+
+    Args:
+        source: Folder of videos; those in folders below it are read too.
+        config: How.
+        folder: Of the data set; must not hold one.
+        progress: Told of videos.
+
+    Raises:
+        FileNotFoundError: No videos.
+        ValueError: Videos of mixed sizes, a video that cannot be read, or numbers out of range.
+    """
+    check_importing(config)
+    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"{source} holds no videos; expected files that end in {', '.join(SUFFIXES)}")
+    make_way(folder)
+    writers = {split: VideoWriter(folder, split) for split in _SPLITS}
+    period = max(2, round(1 / config.test_share))
+    size: tuple[int, int] | None = (config.height, config.width) if config.height else None
+    for number, path in enumerate(paths):
+        frames = read_video(path, config.every)
+        if config.height:
+            frames = resize(frames, config.height, config.width)
+        size = size or (frames.shape[1], frames.shape[2])
+        if frames.shape[1:3] != size:
+            raise ValueError(
+                f"{path} has frames of {frames.shape[1]}×{frames.shape[2]} and those before it of {size[0]}×{size[1]}; "
+                "choose one size with --height and --width"
+            )
+        if len(paths) == 1:
+            border = len(frames) - max(1, round(config.test_share * len(frames)))
+            writers["train"].write(Clip(frames[:border]))
+            writers["test"].write(Clip(frames[border:]))
+        else:
+            writers["test" if number % period == period - 1 or number == len(paths) - 1 else "train"].write(
+                Clip(frames)
+            )
+        if progress is not None:
+            progress(number + 1, len(paths))
+    assert size is not None
+    about: dict[str, Any] = {
+        "videos": str(source),
+        "importing": dict(vars(config)),
+        "height": size[0],
+        "width": size[1],
+    }
+    for split, writer in writers.items():
+        writer.flush()
+        about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": None}
+    write_about(folder, about)
+
+
+def read_video(path: Path, every: int = 1) -> NDArray[np.uint8]:
+    """The frames of a video ``[n, H, W, 3]``, every so many of them.
+
+    Raises:
+        ValueError: It cannot be read, or shows nothing.
+    """
+    import av  # noqa: PLC0415  (only where videos are read)
+
+    try:
+        with av.open(str(path)) as container:
+            decoded = (frame for number, frame in enumerate(container.decode(video=0)) if number % every == 0)
+            frames = [frame.to_ndarray(format="rgb24") for frame in decoded]
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a video ({error}); remove it or convert it to MP4") from error
+    if not frames or len({frame.shape for frame in frames}) > 1:
+        raise ValueError(f"{path} has {'frames of different sizes' if frames else 'no frames'}; remove or convert it")
+    return np.stack(frames)
+
+
+def check_importing(config: Importing) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    if (config.height < 1) != (config.width < 1) or min(config.height, config.width) < 0:
+        raise ValueError(f"height is {config.height} and width {config.width}; give both, or neither")
+    if config.every < 1 or not 0 < config.test_share < 1:
+        raise ValueError(f"every is {config.every} and test_share {config.test_share}; expected at least 1 and a share")

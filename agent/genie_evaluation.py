@@ -1,0 +1,313 @@
+"""The report card of a Genie world: does the picture last, do the actions matter, and what do they mean?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..modules.genie.latent_action import shuffled_loss
+from ..modules.genie.patches import to_unit
+from ..modules.genie.quantisers import perplexity
+from ..modules.genie.sampler import Sampling, draw_noise
+from ..modules.genie.transformer import precision
+from ..modules.genie.video import UNKNOWN, VideoDataset
+from ..modules.genie.world import Genie
+from .genie_metrics import best_matching, contingency, majority, mutual_information, psnr, ssim
+from .statistics import Interval, mean_interval
+
+Progress = Callable[[int, int], None]
+_CHUNK = 16  # clips dreamed at once
+
+
+@dataclass(frozen=True)
+class Examination:
+    """On what a world is measured."""
+
+    clips: int = 64
+    """Test clips, of which each gives one roll-out."""
+    prompt_frames: int = 2
+    """True frames that a roll-out begins with."""
+    steps: int = 10
+    """Frames dreamed after them."""
+    sampling_steps: int = 0
+    """MaskGIT steps per frame; 0: the world's own."""
+    temperature: float = -1.0
+    """Sampling temperature; negative: the world's own."""
+    starts: int = 6
+    """Start frames of the picture grid."""
+    grid_steps: int = 4
+    """Steps for which the grid repeats each code."""
+    seed: int = 0
+    """Draws clips, random actions and sampling noise."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What was measured; PSNR in dB, each number the mean over clips with its 95 % interval.
+
+    Attributes:
+        tokenizer: PSNR and SSIM of frames that went through the tokenizer.
+        rollout: PSNR by step under inferred actions.
+        similarity: SSIM by step.
+        random: PSNR by step under random actions, with the same sampling noise.
+        copied: PSNR by step of the last true frame, copied.
+        delta: Δ_t PSNR by step: rollout − random, clip by clip.
+        shuffle_ratio: Error of the latent action model's decoder with shuffled actions, divided by that with its own.
+        entropy: Dynamics' cross-entropy per token with inferred actions and with shuffled ones.
+        usage: Share of codes in use, and exp(entropy) of their frequencies.
+        agreement: Best one-to-one matching with true actions, NMI, accuracy of a dictionary (code to its commonest
+            action, made on one half and tried on the other), and the commonest action's share; None without labels.
+        meanings: Counts ``[codes, true actions]``, or None.
+        milliseconds: Per frame of one dream.
+        grid: Frames uint8 ``[starts, 1 + codes, H, W, 3]``: the start, and after some steps of each code.
+        film: uint8 ``[3, T, H, W, 3]``: truth, inferred actions, random actions of the first clip.
+    """
+
+    tokenizer: tuple[Interval, Interval]
+    rollout: list[Interval]
+    similarity: list[Interval]
+    random: list[Interval]
+    copied: list[Interval]
+    delta: list[Interval]
+    shuffle_ratio: float
+    entropy: tuple[float, float]
+    usage: tuple[float, float]
+    agreement: dict[str, float] | None
+    meanings: NDArray[np.int64] | None
+    milliseconds: float
+    grid: NDArray[np.uint8]
+    film: NDArray[np.uint8]
+
+
+@torch.no_grad()
+def examine_world(
+    world: Genie, data: VideoDataset, settings: Examination, device: torch.device, progress: Progress | None = None
+) -> Card:
+    """Measure a world on test clips.
+
+    Args:
+        world: In evaluation mode, on ``device``.
+        data: The test split.
+        settings: On what.
+        device: Where the world is.
+        progress: Told of clips.
+
+    Raises:
+        ValueError: Numbers out of range, or clips that are too short.
+    """
+    check_examination(settings, world)
+    sampling = Sampling(
+        settings.sampling_steps or world.sampling.steps,
+        world.sampling.temperature if settings.temperature < 0 else settings.temperature,
+        world.sampling.order,
+    )
+    length = settings.prompt_frames + settings.steps
+    starts = data.starts(length)
+    numbers = np.random.default_rng(settings.seed)
+    chosen = starts[numbers.choice(len(starts), size=min(settings.clips, len(starts)), replace=False)]
+    generator = torch.Generator().manual_seed(settings.seed)
+    told = _measure(world, data, chosen, settings, sampling, generator, device, progress)
+    table = told.table
+    pixels = to_unit(torch.from_numpy(data.read(chosen[:_CHUNK], length)).to(device))
+    own, shuffled = shuffled_loss(world.latent_action, pixels, generator)
+    agreement, meanings = _meanings(told.codes.numpy(), data, chosen, length)
+    return Card(
+        tokenizer=(mean_interval(table["psnr"]), mean_interval(table["ssim"])),
+        rollout=_by_step(table["rollout"]),
+        similarity=_by_step(table["similar"]),
+        random=_by_step(table["random"]),
+        copied=_by_step(table["copied"]),
+        delta=_by_step(table["rollout"] - table["random"]),
+        shuffle_ratio=shuffled / max(own, 1e-12),
+        entropy=told.entropy,
+        usage=perplexity(told.codes, world.actions),
+        agreement=agreement,
+        meanings=meanings,
+        milliseconds=measure_speed(world, device, sampling, generator),
+        grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
+        film=told.film,
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Numbers of each clip and step ``[n]`` or ``[n, T]``, codes ``[n, F+T-1]``, cross-entropies and a film."""
+
+    table: dict[str, NDArray[np.float64]]
+    codes: Tensor
+    entropy: tuple[float, float]
+    film: NDArray[np.uint8]
+
+
+def _measure(
+    world: Genie,
+    data: VideoDataset,
+    chosen: NDArray[np.int64],
+    settings: Examination,
+    sampling: Sampling,
+    generator: torch.Generator,
+    device: torch.device,
+    progress: Progress | None,
+) -> _Measured:
+    """Dream on from the chosen clips, a few at a time."""
+    prompt = settings.prompt_frames
+    rows: dict[str, list[Tensor]] = {}
+    codes: list[Tensor] = []
+    losses: list[Tensor] = []
+    film = np.zeros(0, np.uint8)
+    for begin in range(0, len(chosen), _CHUNK):
+        part = data.read(chosen[begin : begin + _CHUNK], prompt + settings.steps)
+        frames = to_unit(torch.from_numpy(part).to(device))
+        with precision(device):
+            dreamed = _dream(world, frames, prompt, sampling, generator)
+            losses.append(_entropies(world, dreamed.tokens, dreamed.actions, generator))
+        truth, last = frames[:, prompt:], frames[:, prompt - 1 : prompt]
+        for name, value in (
+            ("psnr", psnr(dreamed.decoded, frames).mean(1)),
+            ("ssim", ssim(dreamed.decoded, frames).mean(1)),
+            ("rollout", psnr(dreamed.inferred, truth)),
+            ("similar", ssim(dreamed.inferred, truth)),
+            ("random", psnr(dreamed.random, truth)),
+            ("copied", psnr(last.expand_as(truth), truth)),
+        ):
+            rows.setdefault(name, []).append(value.float().cpu())
+        codes.append(dreamed.actions.cpu())
+        if not len(film):
+            film = np.stack([_bytes(clip[0]) for clip in (truth, dreamed.inferred, dreamed.random)])
+        if progress is not None:
+            progress(min(begin + _CHUNK, len(chosen)), len(chosen))
+    own, shuffled = (float(value) for value in torch.stack(losses).mean(0))
+    table = {name: torch.cat(parts).double().numpy() for name, parts in rows.items()}
+    return _Measured(table, torch.cat(codes), (own, shuffled), film)
+
+
+def _by_step(values: NDArray[np.float64]) -> list[Interval]:
+    """Mean and interval over clips of each step, from ``[clips, T]``."""
+    return [mean_interval(column) for column in values.T]
+
+
+@dataclass(frozen=True)
+class _Dreamed:
+    """Clips and their dreams: ``tokens [B, F+T, N]``, ``actions [B, F+T-1]``, frames ``[B, T or F+T, H, W, 3]``."""
+
+    tokens: Tensor
+    actions: Tensor
+    decoded: Tensor
+    inferred: Tensor
+    random: Tensor
+
+
+def _dream(world: Genie, frames: Tensor, prompt: int, sampling: Sampling, generator: torch.Generator) -> _Dreamed:
+    """Roll clips ``[B, F+T, H, W, 3]`` out from their first ``prompt`` frames, under inferred and random actions."""
+    device = frames.device
+    tokens, actions = world.infer(frames)
+    given, within, taken = tokens[:, :prompt], actions[:, : prompt - 1], actions[:, prompt - 1 :]
+    noise = torch.stack(
+        [draw_noise([generator] * len(frames), sampling.steps, tokens.shape[2]) for _ in range(taken.shape[1])]
+    ).to(device)
+    other = torch.randint(world.actions, taken.shape, generator=generator).to(device)
+    inferred = world.rollout(given, within, taken, noise, sampling).float()
+    random = world.rollout(given, within, other, noise, sampling).float()
+    return _Dreamed(tokens, actions, world.tokenizer.decode(tokens).float(), inferred, random)
+
+
+def _entropies(world: Genie, tokens: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy ``[2]`` with all of the new frame masked: under inferred actions, and under shuffled ones."""
+    given = torch.full_like(tokens[:, 1:], world.dynamics.mask)
+    order = torch.randperm(actions.numel(), generator=generator).to(actions.device)
+    values = []
+    for chosen in (actions, actions.reshape(-1)[order].reshape(actions.shape)):
+        logits, _ = world.dynamics.predict(tokens, given, chosen)
+        values.append(torch.nn.functional.cross_entropy(logits.flatten(0, 2).float(), tokens[:, 1:].flatten()))
+    return torch.stack(values).cpu()
+
+
+def _meanings(
+    codes: NDArray[np.int64], data: VideoDataset, starts: NDArray[np.int64], length: int
+) -> tuple[dict[str, float] | None, NDArray[np.int64] | None]:
+    """How codes ``[n, T]`` go with true actions, where these are known."""
+    truth = data.read_label("actions", starts, length - 1)
+    if (truth == UNKNOWN).any():
+        return None, None
+    counts = contingency(codes, truth)
+    half = len(codes) // 2
+    known = dict(enumerate(majority(contingency(codes[:half], truth[:half])))) if half else {}
+    tried = np.vectorize(lambda code: known.get(int(code), UNKNOWN), otypes=[np.int64])(codes[half:])
+    matching = best_matching(counts) if min(counts.shape) <= 12 else float("nan")
+    return {
+        "matching": matching,
+        "nmi": mutual_information(counts),
+        "dictionary": float((tried == truth[half:]).mean()),
+        "commonest": float(counts.sum(0).max() / counts.sum()),
+    }, counts
+
+
+@torch.no_grad()
+def measure_speed(
+    world: Genie, device: torch.device, sampling: Sampling, generator: torch.Generator, frames: int = 20
+) -> float:
+    """Milliseconds per frame of one dream whose past is full."""
+    tokens = torch.zeros(1, world.config.context, world.tokenizer.tokens, dtype=torch.long, device=device)
+    actions = torch.zeros(1, world.config.context - 1, dtype=torch.long, device=device)
+    with precision(device):
+        _, dream = world.begin(tokens, actions)
+        began = 0.0
+        for number in range(frames + 2):
+            if number == 2:  # the first ones warm up
+                began = perf_counter()
+            noise = draw_noise([generator], sampling.steps, world.tokenizer.tokens).to(device)
+            picture, dream = world.step(dream, actions[:, 0], noise, sampling)
+            picture.cpu()
+    return 1000 * (perf_counter() - began) / frames
+
+
+@torch.no_grad()
+def draw_grid(
+    world: Genie,
+    data: VideoDataset,
+    starts: NDArray[np.int64],
+    settings: Examination,
+    sampling: Sampling,
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """What repeating each code leads to from each start, uint8 ``[starts, 1 + codes, H, W, 3]``.
+
+    A row shares its sampling noise, so that its pictures differ by the code alone.
+    """
+    prompts = to_unit(torch.from_numpy(data.read(starts, settings.prompt_frames)).to(device))
+    generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(prompts))]
+    steps = [draw_noise(generators, sampling.steps, world.tokenizer.tokens) for _ in range(settings.grid_steps)]
+    noise = torch.stack(steps).to(device)
+    with precision(device):
+        tokens, actions = world.infer(prompts)
+        columns = [prompts[:, -1]]
+        for code in range(world.actions):
+            taken = torch.full((len(prompts), settings.grid_steps), code, device=device)
+            columns.append(world.rollout(tokens, actions, taken, noise, sampling)[:, -1].float())
+    return _bytes(torch.stack(columns, 1))
+
+
+def check_examination(settings: Examination, world: Genie) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name in ("clips", "prompt_frames", "steps", "starts", "grid_steps"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}, expected at least 1")
+    if settings.prompt_frames > world.config.context:
+        raise ValueError(f"prompt_frames is {settings.prompt_frames} and the world sees {world.config.context} frames")
+    if not 0 <= settings.sampling_steps <= world.tokenizer.tokens:
+        raise ValueError(f"sampling_steps is {settings.sampling_steps}, expected 0 to {world.tokenizer.tokens}")
+
+
+def _bytes(frames: Tensor) -> NDArray[Any]:
+    return (frames.clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,49 @@
+"""Planning in a dream: what courses of latent actions lead to, as an objective for any planner."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..modules.genie.sampler import draw_noise
+from ..modules.genie.transformer import precision
+from ..modules.genie.world import Dream, Genie
+
+
+class DreamObjective:
+    """Energies of courses of latent actions from where B dreams are: F = −Σ γ^t Π(continue) reward.
+
+    All courses of one environment share their sampling noise, so that they differ by their actions alone.
+
+    Args:
+        world: With outcome heads that have learned.
+        dream: Of B environments.
+        discount: γ.
+        seed: Of the sampling noise; the same in every iteration of a planner.
+    """
+
+    def __init__(self, world: Genie, dream: Dream, discount: float = 0.99, seed: int = 0) -> None:
+        self.world, self.dream, self.discount, self.seed = world, dream, discount, seed
+        self.calls = 0
+
+    @torch.no_grad()
+    def __call__(self, actions: Tensor) -> Tensor:
+        """Energies ``[B, S]`` of courses ``[B, S, T]``."""
+        batch, candidates, horizon = actions.shape
+        device = actions.device
+        dream = self.dream.rows(torch.arange(batch, device=device).repeat_interleave(candidates))
+        generators = [torch.Generator().manual_seed(self.seed + row) for row in range(batch)]
+        taken = actions.flatten(0, 1)
+        energy = torch.zeros(len(taken), device=device)
+        going = torch.ones(len(taken), device=device)
+        sampling, tokens = self.world.sampling, self.world.tokenizer.tokens
+        for step in range(horizon):
+            noise = draw_noise(generators, sampling.steps, tokens).to(device).repeat_interleave(candidates, 0)
+            with precision(device):
+                reward, ending = self.world.outcomes.judge(dream.features.float(), taken[:, step])
+                if step < horizon - 1:  # the last step is judged and need not be dreamed
+                    _, dream = self.world.step(dream, taken[:, step], noise, sampling, draw=False)
+            energy -= self.discount**step * going * reward.float()
+            going = going * (1 - ending.float())
+            self.calls += len(taken)
+        return energy.reshape(batch, candidates)

@@ -1,0 +1,151 @@
+"""The report card of a Genie world as a table, JSON, charts and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.table import Table
+
+from .genie_decoding import LabelRow
+from .genie_evaluation import Card
+from .statistics import Interval
+
+_SCALE = 96  # pixels of a frame's side in the pictures, about
+_GAP = 4
+
+
+def card_table(card: Card, title: str) -> Table:
+    """The roll-out by step, with what it must be compared with."""
+    table = Table(title=title, caption=summary(card), caption_justify="left")
+    for name in ("step", "PSNR", "SSIM", "copied frame", "random actions", "Δ PSNR"):
+        table.add_column(name, justify="right")
+    for step in range(len(card.rollout)):
+        cells = (card.rollout[step], card.similarity[step], card.copied[step], card.random[step], card.delta[step])
+        digits = (1, 3, 1, 1, 2)
+        table.add_row(str(step + 1), *(_cell(cell, places) for cell, places in zip(cells, digits, strict=True)))
+    return table
+
+
+def label_table(rows: Sequence[LabelRow]) -> Table:
+    """Accuracy of the maps from latent to real actions by the number of labels."""
+    table = Table(title="real actions from latent ones, accuracy on test steps")
+    for name in ("labels", "dictionary", "decoder"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(str(row.labels), _cell(row.dictionary, 2), _cell(row.decoder, 2))
+    return table
+
+
+def summary(card: Card) -> str:
+    """What the table does not show, in a few lines."""
+    picture, likeness = card.tokenizer
+    lines = [
+        f"tokenizer {_cell(picture, 1)} dB, SSIM {_cell(likeness, 3)}",
+        f"codes used {100 * card.usage[0]:.0f} %, perplexity {card.usage[1]:.2f}",
+        f"shuffled actions: error × {card.shuffle_ratio:.2f} in the latent action model, "
+        f"{card.entropy[1] - card.entropy[0]:+.3f} nats per token in the dynamics (from {card.entropy[0]:.3f})",
+        f"{card.milliseconds:.0f} ms per frame ({1000 / max(card.milliseconds, 1e-9):.0f} per second)",
+    ]
+    if card.agreement is not None:
+        told = card.agreement
+        lines.append(
+            f"true actions: matching {told['matching']:.2f}, NMI {told['nmi']:.2f}, "
+            f"dictionary {told['dictionary']:.2f} (commonest action {told['commonest']:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def write_card(card: Card, folder: Path, metadata: dict[str, Any], labels: Sequence[LabelRow] = ()) -> list[Path]:
+    """Write `card.json`, `rollout.png`, `codes.png` and `rollout.gif`.
+
+    Args:
+        card: What was measured.
+        folder: Created if needed.
+        metadata: Command, seed, machine and commit.
+        labels: Rows of the latent-to-real maps, if they were tried.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    curve = [
+        {"labels": row.labels, "dictionary": _json(row.dictionary), "decoder": _json(row.decoder)} for row in labels
+    ]
+    content = {"metadata": metadata, **numbers(card), "labels": curve}
+    (folder / "card.json").write_text(json.dumps(content, indent=2))
+    _chart(card, folder / "rollout.png")
+    Image.fromarray(contact_sheet(card.grid)).save(folder / "codes.png")
+    pictures = [Image.fromarray(contact_sheet(row[None])) for row in card.film.transpose(1, 0, 2, 3, 4)]
+    pictures[0].save(folder / "rollout.gif", save_all=True, append_images=pictures[1:], duration=250, loop=0)
+    return [folder / name for name in ("card.json", "rollout.png", "codes.png", "rollout.gif")]
+
+
+def numbers(card: Card) -> dict[str, Any]:
+    """A card as JSON, without its pictures."""
+    return {
+        "tokenizer": {"psnr": _json(card.tokenizer[0]), "ssim": _json(card.tokenizer[1])},
+        "steps": [
+            {
+                "step": step + 1,
+                "psnr": _json(card.rollout[step]),
+                "ssim": _json(card.similarity[step]),
+                "copied": _json(card.copied[step]),
+                "random": _json(card.random[step]),
+                "delta": _json(card.delta[step]),
+            }
+            for step in range(len(card.rollout))
+        ],
+        "shuffle_ratio": card.shuffle_ratio,
+        "entropy": {"inferred": card.entropy[0], "shuffled": card.entropy[1]},
+        "codes": {"usage": card.usage[0], "perplexity": card.usage[1]},
+        "agreement": card.agreement,
+        "meanings": None if card.meanings is None else card.meanings.tolist(),
+        "milliseconds": card.milliseconds,
+    }
+
+
+def contact_sheet(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures ``[R, K, H, W, 3]`` side by side, enlarged without blur."""
+    scale = max(1, round(_SCALE / rows.shape[2]))
+    big = rows.repeat(scale, 2).repeat(scale, 3)
+    r, k, h, w, _ = big.shape
+    sheet = np.full((r * (h + _GAP) + _GAP, k * (w + _GAP) + _GAP, 3), 255, np.uint8)
+    for row in range(r):
+        for column in range(k):
+            top, left = _GAP + row * (h + _GAP), _GAP + column * (w + _GAP)
+            sheet[top : top + h, left : left + w] = big[row, column]
+    return sheet
+
+
+def _chart(card: Card, path: Path) -> None:
+    from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import)
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = np.arange(1, len(card.rollout) + 1)
+    series = (("inferred actions", card.rollout), ("random actions", card.random), ("last frame copied", card.copied))
+    for name, cells in series:
+        left.plot(steps, [cell.mean for cell in cells], marker="o", label=name)
+        left.fill_between(steps, [cell.low for cell in cells], [cell.high for cell in cells], alpha=0.2)
+    left.axhline(card.tokenizer[0].mean, color="grey", linestyle=":", label="tokenizer")
+    left.set(xlabel="step", ylabel="PSNR (dB)")
+    left.legend(fontsize=8)
+    right.axhline(0, color="grey", linewidth=0.8)
+    spread = [[cell.mean - cell.low for cell in card.delta], [cell.high - cell.mean for cell in card.delta]]
+    right.errorbar(steps, [cell.mean for cell in card.delta], np.nan_to_num(spread), marker="o", capsize=3)
+    right.set(xlabel="step", ylabel="Δ PSNR (dB): do actions matter?")
+    figure.savefig(path, dpi=120)
+
+
+def _cell(value: Interval, digits: int) -> str:
+    if math.isnan(value.low):
+        return f"{value.mean:.{digits}f}"
+    return f"{value.mean:.{digits}f} ({value.low:.{digits}f} … {value.high:.{digits}f})"
+
+
+def _json(value: Interval) -> dict[str, float | None]:
+    return {"mean": value.mean, "low": value.low if value.known else None, "high": value.high if value.known else None}

@@ -1,0 +1,325 @@
+"""Learning a Genie world from video: tokenizer, latent actions, dynamics, and outcomes where there are labels.
+
+The dynamics never sends a gradient into the latent action model (Genie's stop-gradient), so nothing is lost by training
+them one after the other, and much is saved: tokens and latent actions are computed once and kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..modules.genie.files import load_part, save_part, save_prompts, save_settings
+from ..modules.genie.patches import to_unit
+from ..modules.genie.quantisers import perplexity
+from ..modules.genie.transformer import precision
+from ..modules.genie.video import VideoDataset
+from ..modules.genie.world import Genie, GenieConfig
+from .agent import pick_device
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told of every update: phase, updates done and wanted, numbers."""
+PHASES = ("tokenizer", "latent actions", "dynamics", "outcomes")
+_CHUNK = 64  # windows encoded at once
+
+
+@dataclass(frozen=True)
+class Updates:
+    """How long each part learns."""
+
+    tokenizer: int = 2_000
+    """Updates of the tokenizer."""
+    latent_action: int = 2_000
+    """Updates of the latent action model."""
+    dynamics: int = 3_000
+    """Updates of the dynamics."""
+    outcomes: int = 0
+    """Updates of the reward and ending heads; they need data with labels."""
+    batch: int = 16
+    """Windows per update."""
+    frames: int = 4
+    """Frames of a window for tokenizer and latent actions; the dynamics takes as many as the context."""
+    learning_rate: float = 2e-3
+    """Peak learning rate (AdamW, short warm-up, cosine to a twentieth)."""
+
+
+@dataclass(frozen=True)
+class GenieTraining:
+    """Everything that defines the training of a world."""
+
+    world: GenieConfig = field(default_factory=GenieConfig)
+    updates: Updates = field(default_factory=Updates)
+    true_actions: bool = False
+    """Train the dynamics on the recorded actions instead of latent ones: the twin that shows what latents cost."""
+    prompts: int = 32
+    """Test clips that go with the world, for dreams to begin with."""
+    prompt_frames: int = 2
+    """Frames of each; from two on the dream knows velocities."""
+    seed: int = 0
+    """Seed of every generator."""
+    device: str = "auto"
+    """auto (CUDA, else CPU), cpu or cuda."""
+    threads: int = 2
+    """Torch threads on the CPU."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Windows as the dynamics sees them.
+
+    Attributes:
+        tokens: ``[n, T, N]``.
+        actions: ``[n, T-1]``.
+        starts: Where they lie in the data ``[n, 2]``.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    starts: NDArray[np.int64]
+
+
+class GenieTrainer:
+    """Trains the parts of a world one after the other and leaves them in a folder.
+
+    Args:
+        config: Settings.
+        data: Video to learn from.
+        folder: Of the world.
+        report: Told of every update.
+
+    Raises:
+        ValueError: Settings that do not fit each other or the data.
+    """
+
+    def __init__(self, config: GenieTraining, data: VideoDataset, folder: Path, report: Report) -> None:
+        check_training(config, data)
+        self.config, self.data, self.folder, self.report = config, data, folder, report
+        self.device = pick_device(config.device)
+        self.numbers = np.random.default_rng(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.world = Genie(config.world).to(self.device)
+
+    def run(self, about: dict[str, Any], resume: bool = False) -> Genie:
+        """Train what is to be trained; with ``resume``, parts whose weights are in the folder are read instead."""
+        save_settings(self.folder, self.config.world, about)
+        self._part("tokenizer", self.learn_tokenizer, resume)
+        self._part("latent_action", self.learn_latent_actions, resume)
+        self._part("dynamics", self.learn_dynamics, resume)
+        if self.config.updates.outcomes:
+            self._part("outcomes", self.learn_outcomes, resume)
+        return self.world.eval()
+
+    def _part(self, name: str, learn: Callable[[], None], resume: bool) -> None:
+        part: nn.Module = getattr(self.world, name)
+        path = self.folder / f"{name}.safetensors"
+        if resume and path.is_file():
+            load_part(path, part)
+            return
+        learn()
+        save_part(self.folder, name, part.eval())
+
+    def windows(self, frames: int) -> Callable[[], Tensor]:
+        """Draws batches of windows ``[B, frames, H, W, 3]`` in [0, 1]."""
+        starts = self.data.starts(frames)
+
+        def draw() -> Tensor:
+            chosen = starts[self.numbers.integers(len(starts), size=self.config.updates.batch)]
+            return to_unit(torch.from_numpy(self.data.read(chosen, frames)).to(self.device))
+
+        return draw
+
+    def learn_tokenizer(self) -> None:
+        """Reconstruct frames."""
+        tokenizer, draw = self.world.tokenizer, self.windows(self.config.updates.frames)
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            frames = draw()
+            total, codes, drawn = tokenizer.loss(frames, self.generator)
+            error = float((drawn.detach() - frames).square().mean())
+            return total, {
+                "psnr": -10 * math.log10(max(error, 1e-10)),
+                "codes": float(codes.flatten().bincount().count_nonzero()),
+            }
+
+        self.optimise("tokenizer", tokenizer, self.config.updates.tokenizer, loss)
+
+    def learn_latent_actions(self) -> None:
+        """Agree on a few codes for what happens between frames."""
+        model, updates = self.world.latent_action, self.config.updates
+        draw, warmup = (
+            self.windows(updates.frames),
+            round(updates.latent_action * self.world.latent_action.config.warmup),
+        )
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            if step == warmup and warmup:
+                with torch.no_grad():
+                    sample = torch.cat(
+                        [model.vectors(draw()).flatten(0, 1) for _ in range(max(1, 1024 // updates.batch))]
+                    )
+                model.quantiser.place(sample, self.generator)
+            told = model.loss(draw(), self.generator, quantise=step >= warmup)
+            used, spread = perplexity(told.codes, self.world.actions)
+            return told.loss, {"error": float(told.error.detach()), "perplexity": spread, "usage": used}
+
+        self.optimise("latent actions", model, updates.latent_action, loss)
+
+    def learn_dynamics(self) -> None:
+        """Foretell tokens from past tokens and actions."""
+        dynamics, cached, batch = self.world.dynamics, self.cached, self.config.updates.batch
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            chosen = torch.from_numpy(self.numbers.integers(len(cached.tokens), size=batch))
+            tokens, actions = cached.tokens[chosen].to(self.device), cached.actions[chosen].to(self.device)
+            entropy, accuracy = dynamics.loss(tokens, actions, self.generator)
+            return entropy, {"entropy": float(entropy.detach()), "accuracy": float(accuracy)}
+
+        self.optimise("dynamics", dynamics, self.config.updates.dynamics, loss)
+
+    def learn_outcomes(self) -> None:
+        """Foretell rewards and endings from the frames that the dynamics has understood."""
+        heads, cached = self.world.outcomes, self.cached
+        steps = cached.tokens.shape[1] - 1
+        rewards = torch.from_numpy(self.data.read_label("rewards", cached.starts, steps))
+        ended = torch.from_numpy(self.data.read_label("ended", cached.starts, steps)).float()
+        if rewards.isnan().any():
+            raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
+        eventful = torch.from_numpy(np.flatnonzero(((rewards != 0) | (ended > 0)).any(1).numpy()))
+
+        def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            chosen = torch.from_numpy(self.numbers.integers(len(rewards), size=self.config.updates.batch))
+            if len(eventful):  # half the batch, or rare events would be learned last
+                half = len(chosen) // 2
+                chosen[:half] = eventful[torch.from_numpy(self.numbers.integers(len(eventful), size=half))]
+            tokens, actions = cached.tokens[chosen].to(self.device), cached.actions[chosen].to(self.device)
+            with torch.no_grad():
+                _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], actions)
+            reward, ending = heads(hidden[:, :-1].mean(2).float(), actions)
+            told = heads.two_hot.loss(reward, rewards[chosen].to(self.device)).mean()
+            ends = F.binary_cross_entropy_with_logits(ending, ended[chosen].to(self.device))
+            return told + ends, {"reward": float(told.detach()), "ending": float(ends.detach())}
+
+        self.optimise("outcomes", heads, self.config.updates.outcomes, loss)
+
+    @cached_property
+    def cached(self) -> Cached:
+        """Tokens and actions of the training windows, computed once, when tokenizer and latent actions are done."""
+        return self.cache()
+
+    @torch.no_grad()
+    def cache(self) -> Cached:
+        """Tokens and actions of the training windows, half a window apart."""
+        steps = self.config.world.context
+        starts = thin(self.data.starts(steps), max(1, steps // 2))
+        tokens, actions = [], []
+        self.world.eval()
+        for begin in range(0, len(starts), _CHUNK):
+            chosen = starts[begin : begin + _CHUNK]
+            frames = to_unit(torch.from_numpy(self.data.read(chosen, steps)).to(self.device))
+            with precision(self.device):
+                found, inferred = self.world.infer(frames)
+            tokens.append(found.cpu())
+            actions.append(inferred.cpu())
+            self.report("tokens", min(begin + _CHUNK, len(starts)), len(starts), {})
+        done = torch.cat(actions)
+        if self.config.true_actions:
+            done = torch.from_numpy(self.data.read_label("actions", starts, steps - 1))
+        return Cached(torch.cat(tokens), done, starts)
+
+    def optimise(
+        self, phase: str, part: nn.Module, updates: int, loss_of: Callable[[int], tuple[Tensor, dict[str, float]]]
+    ) -> None:
+        """AdamW on a part's loss.
+
+        Raises:
+            FloatingPointError: The loss is no longer a number.
+        """
+        part.train()
+        rate = self.config.updates.learning_rate
+        optimiser = torch.optim.AdamW(part.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        for step in range(updates):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min(1.0, (step + 1) / (0.05 * updates)) * anneal(step / updates)
+            with precision(self.device):
+                loss, numbers = loss_of(step)
+            if not math.isfinite(float(loss.detach())):
+                raise FloatingPointError(
+                    f"the loss of the {phase} is {float(loss.detach())} at update {step}; lower the learning rate"
+                )
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
+            optimiser.step()
+            self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
+        part.eval()
+
+
+def anneal(done: float, floor: float = 0.05) -> float:
+    """Cosine from 1 to ``floor`` as ``done`` goes from 0 to 1."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def thin(starts: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
+    """Starts ``[n, 2]`` that lie a multiple of ``stride`` after the first of their run of consecutive places."""
+    new = np.ones(len(starts), np.bool_)
+    new[1:] = (starts[1:, 0] != starts[:-1, 0]) | (starts[1:, 1] != starts[:-1, 1] + 1)
+    first = np.maximum.accumulate(np.where(new, np.arange(len(starts)), 0))
+    thinned: NDArray[np.int64] = starts[(np.arange(len(starts)) - first) % stride == 0]
+    return thinned
+
+
+def check_training(config: GenieTraining, data: VideoDataset) -> None:
+    """Refuse settings that cannot work with the data.
+
+    Raises:
+        ValueError: Names the setting, what was given and what was expected.
+    """
+    world, updates = config.world, config.updates
+    if (data.height, data.width) != (world.height, world.width):
+        raise ValueError(
+            f"the data has frames of {data.height}×{data.width} and the world of {world.height}×{world.width}; "
+            f"set world.height {data.height} and world.width {data.width}"
+        )
+    for name, value, low in (
+        ("updates.batch", updates.batch, 1),
+        ("updates.tokenizer", updates.tokenizer, 1),
+        ("updates.latent_action", updates.latent_action, 1),
+        ("updates.dynamics", updates.dynamics, 1),
+        ("updates.outcomes", updates.outcomes, 0),
+        ("prompts", config.prompts, 1),
+        ("prompt_frames", config.prompt_frames, 1),
+        ("threads", config.threads, 1),
+    ):
+        if value < low:
+            raise ValueError(f"{name} is {value}, expected at least {low}")
+    if not 2 <= updates.frames <= world.context or config.prompt_frames > world.context:
+        raise ValueError(
+            f"updates.frames is {updates.frames} and prompt_frames {config.prompt_frames}; expected 2 to the context "
+            f"({world.context}) and at most the context"
+        )
+    data.starts(world.context)  # refuses clips that are all too short
+    if config.true_actions:
+        if not data.labelled:
+            raise ValueError("true_actions needs data with actions; record some, or leave it off")
+        most = max(int(chunk.max()) for chunk in data.labels["actions"]) + 1
+        if most > world.latent_action.actions:
+            raise ValueError(f"the data has {most} actions; set world.latent_action.actions to at least that many")
+
+
+def keep_prompts(config: GenieTraining, data: VideoDataset, folder: Path) -> None:
+    """Save clips for dreams to begin with, spread over the data."""
+    starts = data.starts(config.prompt_frames)
+    chosen = np.linspace(0, len(starts) - 1, min(config.prompts, len(starts))).round().astype(np.int64)
+    save_prompts(folder, data.read(starts[chosen], config.prompt_frames))

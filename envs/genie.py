@@ -1,0 +1,235 @@
+"""Worlds learned from video, as Gymnasium environments: latent actions in, dreamed frames out.
+
+`GenieVectorEnv` dreams B episodes in one batch; `forethought/Genie-v0` is one of them. An episode begins with a prompt,
+a short clip, and is truncated after a fixed number of steps, because no dream stays true for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..modules.genie.dynamics import check_sampling
+from ..modules.genie.files import check_prompts, has_outcomes, load_prompts, load_settings, load_world
+from ..modules.genie.patches import to_bytes, to_unit
+from ..modules.genie.sampler import draw_noise
+from ..modules.genie.transformer import precision
+from ..modules.genie.world import Dream, Genie
+from .gym import check_actions
+from .room_options import read_mask, read_seeds
+from .single import SingleEnv
+
+Frames = NDArray[np.uint8]
+RewardFunction = Callable[[Frames, NDArray[np.int64], Frames], NDArray[np.float32]]
+"""Frames before ``[B, H, W, 3]``, latent actions ``[B]`` and frames after, to rewards ``[B]``."""
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""The small world that comes along."""
+
+
+class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
+    """B dreams in a world learned from video.
+
+    Observations are uint8 ``[B, H, W, 3]``, actions are latent, Discrete(|A|). Rewards and endings come from learned
+    heads where the world has them (`forethought genie train` with labelled episodes), rewards else from a function of
+    yours, else they are 0 and nothing ever ends but by time. Environment i draws from its own generator only, so it
+    behaves as a batch of one with the same seed. An ended environment resets within the same step and leaves its last
+    frame in `final_obs`. Infos: `success` bool ``[B]``, always False: a dream has no verdict.
+
+    Args:
+        world: Folder of a trained world; the pretrained one when None.
+        num_envs: B.
+        seed: Of the first episodes; environment i gets seed + i.
+        prompts: Clips to begin with, uint8 ``[P, F, H, W, 3]``; those of the folder when None.
+        max_steps: Steps until an episode is truncated.
+        sampling_steps: MaskGIT steps per frame; the world's own when None.
+        temperature: Of the sampling; the world's own when None.
+        reward: Rewards by a function instead of the learned head.
+        device: cpu, or an accelerator such as cuda.
+        render_mode: None or "rgb_array" (the observation).
+
+    Raises:
+        FileNotFoundError: No world there, or a part of it is missing.
+        ValueError: Files that are damaged, or an argument out of range.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": ["rgb_array"],
+        "render_fps": 10,
+    }
+
+    def __init__(
+        self,
+        world: str | Path | None = None,
+        num_envs: int = 1,
+        *,
+        seed: int = 0,
+        prompts: Frames | None = None,
+        max_steps: int = 64,
+        sampling_steps: int | None = None,
+        temperature: float | None = None,
+        reward: RewardFunction | None = None,
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1 or max_steps < 1:
+            raise ValueError(f"num_envs={num_envs}, max_steps={max_steps}: expected both at least 1.")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'.")
+        folder = PRETRAINED if world is None else Path(world)
+        config, self.about = load_settings(folder)
+        self.device = torch.device(device)
+        self.world: Genie = load_world(folder, self.device)
+        self.prompts = load_prompts(folder, config) if prompts is None else check_prompts(prompts, config, "prompts")
+        self.sampling = replace(
+            self.world.sampling,
+            steps=config.dynamics.steps if sampling_steps is None else sampling_steps,
+            temperature=config.dynamics.temperature if temperature is None else temperature,
+        )
+        check_sampling(self.sampling.steps, self.sampling.temperature, self.world.tokenizer.tokens)
+        self.learned = has_outcomes(folder)
+        self.reward, self.max_steps, self.num_envs, self.render_mode = reward, max_steps, num_envs, render_mode
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, (config.height, config.width, 3), np.uint8)
+        self.single_action_space = gymnasium.spaces.Discrete(self.world.actions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generators = [torch.Generator().manual_seed(seed + index) for index in range(num_envs)]
+        self._frames = np.zeros((num_envs, config.height, config.width, 3), np.uint8)
+        self._steps = np.zeros(num_envs, np.int64)
+        self._dream: Dream | None = None
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Begin new episodes.
+
+        Args:
+            seed: Environment i draws anew from seed + i; or one seed for each.
+            options: `prompt`, a clip uint8 ``[F, H, W, 3]`` or the number of a prompt, for all environments that are
+                reset; `reset_mask`, bool ``[B]``: only these.
+
+        Raises:
+            ValueError: Unknown options or values that do not fit.
+            ResetNeeded: A `reset_mask` before the first full reset.
+        """
+        options = dict(options or {})
+        rows = read_mask(options.pop("reset_mask", None), self.num_envs)
+        prompt = options.pop("prompt", None)
+        if options:
+            raise ValueError(f"reset got unknown options {sorted(options)}; expected prompt and reset_mask.")
+        if self._dream is None and len(rows) < self.num_envs:
+            raise ResetNeeded("reset_mask before the first reset: call reset() without it first.")
+        for index, one in enumerate(read_seeds(seed, self.num_envs)):
+            if one is not None:
+                self._generators[index].manual_seed(one)
+        self._begin(rows, None if prompt is None else self._read_prompt(prompt))
+        return self._frames.copy(), self._infos()
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[Frames, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Dream on under latent actions ``[B]``.
+
+        Raises:
+            ValueError: Actions of another shape, type or range.
+            ResetNeeded: No episode has begun.
+        """
+        if self._dream is None:
+            raise ResetNeeded("step before the first reset: call reset() first.")
+        chosen = check_actions(actions, self.action_space).astype(np.int64)
+        action = torch.from_numpy(chosen).to(self.device)
+        noise = draw_noise(self._generators, self.sampling.steps, self.world.tokenizer.tokens)
+        chance = torch.cat([torch.rand(1, generator=generator) for generator in self._generators])
+        before = self._frames.copy()
+        with torch.no_grad(), precision(self.device):
+            rewards, endings = self.world.outcomes.judge(self._dream.features.float(), action)
+            picture, self._dream = self.world.step(self._dream, action, noise.to(self.device), self.sampling)
+        self._frames = _to_numpy(picture)
+        self._steps += 1
+        reward = np.zeros(self.num_envs, np.float32)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        if self.learned:
+            reward = rewards.float().cpu().numpy()
+            terminated = (chance < endings.float().cpu()).numpy()
+        if self.reward is not None:
+            reward = np.asarray(self.reward(before, chosen, self._frames.copy()), np.float32)
+            if reward.shape != (self.num_envs,):
+                raise ValueError(f"the reward function returned shape {reward.shape}, expected ({self.num_envs},).")
+        truncated = (self._steps >= self.max_steps) & ~terminated
+        infos = self._infos()
+        ended = terminated | truncated
+        if ended.any():
+            final = self._frames.copy()
+            self._begin(np.flatnonzero(ended), None)
+            infos |= {"final_obs": final, "_final_obs": ended, "final_info": self._infos(), "_final_info": ended}
+        return self._frames.copy(), reward, terminated, truncated, infos
+
+    def render(self) -> tuple[Frames, ...] | None:
+        """The newest frames, or None without a render mode."""
+        return None if self.render_mode is None else tuple(self._frames.copy())
+
+    def begin_from(self, frames: Frames) -> Frames:
+        """Let all environments dream on from clips of their own, of live environments say, uint8 ``[B, F, H, W, 3]``.
+
+        Returns:
+            The last frames as the dream sees them.
+
+        Raises:
+            ValueError: Clips of another shape or number.
+        """
+        clips = check_prompts(frames, self.world.config, "begin_from")
+        if len(clips) != self.num_envs:
+            raise ValueError(f"begin_from got {len(clips)} clips for {self.num_envs} environments; give one for each.")
+        self._put(np.arange(self.num_envs), clips)
+        return self._frames.copy()
+
+    def _begin(self, rows: NDArray[np.int64], prompt: Frames | None) -> None:
+        if prompt is not None:
+            self._put(rows, prompt[None].repeat(len(rows), 0))
+            return
+        count = len(self.prompts)
+        drawn = [int(torch.randint(count, (1,), generator=self._generators[row])) for row in rows]
+        self._put(rows, self.prompts[drawn])
+
+    def _put(self, rows: NDArray[np.int64], clips: Frames) -> None:
+        """Begin the dreams of some rows with clips ``[R, F, H, W, 3]``."""
+        with torch.no_grad(), precision(self.device):
+            tokens, actions = self.world.infer(to_unit(torch.from_numpy(clips).to(self.device)))
+            picture, dream = self.world.begin(tokens, actions)
+        index = torch.from_numpy(rows).to(self.device)
+        self._dream = dream if self._dream is None else self._dream.put(index, dream)
+        self._frames[rows] = _to_numpy(picture)
+        self._steps[rows] = 0
+
+    def _read_prompt(self, prompt: Any) -> Frames:
+        if isinstance(prompt, int | np.integer):
+            if not 0 <= prompt < len(self.prompts):
+                raise ValueError(f"prompt is {prompt}; expected 0 to {len(self.prompts) - 1}, or a clip.")
+            chosen: Frames = self.prompts[prompt]
+            return chosen
+        clip = np.asarray(prompt)
+        checked: Frames = check_prompts(clip[None], self.world.config, "options['prompt']")[0]
+        return checked
+
+    def _infos(self) -> dict[str, Any]:
+        return {"success": np.zeros(self.num_envs, np.bool_)}
+
+
+def make_single(**options: Any) -> SingleEnv:
+    """Entry point of `gymnasium.make("forethought/Genie-v0")`: one dream; the options are `GenieVectorEnv`'s."""
+    return SingleEnv(GenieVectorEnv(num_envs=1, **options))
+
+
+def _to_numpy(picture: Tensor) -> Frames:
+    return to_bytes(picture.float()).cpu().numpy()

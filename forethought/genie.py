@@ -1,0 +1,292 @@
+"""`forethought genie …`: worlds learned from video; importing this module imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch.utils.tensorboard import SummaryWriter
+
+from .agent.agent import pick_device
+from .agent.genie_data import Importing, Recording, import_videos, record
+from .agent.genie_decoding import LabelRow, label_curve
+from .agent.genie_evaluation import Examination, examine_world
+from .agent.genie_play import PlayOptions, play
+from .agent.genie_report import card_table, label_table, write_card
+from .agent.genie_training import GenieTrainer, GenieTraining, keep_prompts
+from .agent.run import provenance
+from .envs.genie import PRETRAINED
+from .envs.make import has_levels
+from .modules.genie.files import PARTS, load_settings, load_world
+from .modules.genie.latent_action import LatentActionConfig
+from .modules.genie.tokenizer import TokenizerConfig
+from .modules.genie.video import VideoDataset
+from .modules.genie.world import GenieConfig
+from .options import UsageError, parse, wants_help
+from .progress import RowProgress, clock, numbers
+
+GENIE_HELP = """\
+usage: forethought genie COMMAND …
+
+  record ENV       film a policy in any environment: video to learn from, true actions kept apart
+  import FOLDER    read a folder of MP4 or GIF videos, without actions
+  train DATA       learn a world from video: tokenizer, latent actions, dynamics
+  evaluate WORLD   the report card of a world on test video: pictures, control, what the codes mean
+  play WORLD       walk through a world in the browser (this machine only), or in the terminal
+
+COMMAND --help explains a command and its options. To begin with:
+
+  forethought genie record procgen:coinrun --out data/coinrun --height 32 --width 32
+  forethought genie train data/coinrun --run runs/genie/coinrun
+  forethought genie evaluate runs/genie/coinrun --data data/coinrun"""
+
+_PLAIN_SECONDS = 10.0
+_POINTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordOptions:
+    """Options of `forethought genie record`."""
+
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Recording)
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/ENV)")] = None
+    """Where the data goes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportOptions:
+    """Options of `forethought genie import`."""
+
+    importing: Annotated[Importing, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Importing)
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/FOLDER)")] = None
+    """Where the data goes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of `forethought genie train`."""
+
+    settings: Annotated[GenieTraining, tyro.conf.arg(name="")]
+    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/genie/DATA)")] = None
+    """Folder of the world."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Keep the parts that the folder already has and learn the others."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace the world that the folder holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `forethought genie evaluate`."""
+
+    data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Data set whose test split is dreamed on."""
+    settings: Annotated[Examination, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Examination)
+    labels: tuple[int, ...] = (16, 64, 256, 1024)
+    """Labelled training steps from which real actions are learned; both maps are tried with each number of them."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: WORLD/evaluate)")] = None
+    """Where the report goes."""
+    device: str = "auto"
+    """auto (CUDA, else CPU), cpu or cuda."""
+    threads: int = 2
+    """Torch threads on the CPU."""
+
+
+def genie(arguments: Sequence[str], console: Console) -> int:
+    """`forethought genie COMMAND …`.
+
+    Raises:
+        UsageError: No such command.
+    """
+    commands: dict[str, Callable[[Sequence[str], Console], int]] = {
+        "record": _record, "import": _import, "train": _train, "evaluate": _evaluate, "play": _play,
+    }  # fmt: skip
+    if arguments[0] not in commands:
+        raise UsageError(f"genie has no command {arguments[0]!r}; expected {', '.join(commands)}")
+    return commands[arguments[0]](arguments[1:], console)
+
+
+def _record(arguments: Sequence[str], console: Console) -> int:
+    about = "Film a policy in an environment. ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id that draws."
+    id, rest = _subject("record", "ENV", "an environment", arguments)
+    if id != "ENV":
+        has_levels(id)  # refuses an unknown id
+    options = parse(RecordOptions, RecordOptions(), rest, f"forethought genie record {id}", about)
+    folder = options.out or Path("data") / _slug(id)
+    with RowProgress(("train", "test"), console, "frames") as progress:
+        record(id, options.recording, folder, progress)
+    _tell(console, f"recorded in {folder}")
+    return 0
+
+
+def _import(arguments: Sequence[str], console: Console) -> int:
+    about = "Read the videos in a folder (MP4, GIF, WebM, MKV, AVI, MOV) into a data set; they need no actions."
+    source, rest = _subject("import", "FOLDER", "a folder of videos", arguments)
+    options = parse(ImportOptions, ImportOptions(), rest, f"forethought genie import {source}", about)
+    folder = options.out or Path("data") / _slug(Path(source).name)
+    with RowProgress(("videos",), console, "videos") as progress:
+        import_videos(Path(source), options.importing, folder, progress["videos"])
+    _tell(console, f"imported into {folder}")
+    return 0
+
+
+def _train(arguments: Sequence[str], console: Console) -> int:
+    about = "Learn a world from video. Parts are saved as they are done; --resume goes on after the last of them."
+    source, rest = _subject("train", "DATA", "a data set", arguments)
+    if wants_help(rest):
+        default = GenieTraining()
+    else:
+        data = VideoDataset(Path(source), "train")
+        default = default_training(data.height, data.width)
+    options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
+    config, folder = options.settings, options.run or Path("runs") / "genie" / _slug(Path(source).name)
+    if options.resume and options.overwrite:
+        raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    if (folder / "world.json").exists() and not options.resume:
+        if not options.overwrite:
+            raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
+        for name in PARTS:
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+    if options.resume:
+        config = dataclasses.replace(config, world=load_settings(folder)[0])
+    torch.set_num_threads(config.threads)
+    test = VideoDataset(Path(source), "test")
+    story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
+    story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
+    with GenieProgress(console, folder) as progress:
+        trainer = GenieTrainer(config, data, folder, progress)
+        keep_prompts(config, test, _made(folder))
+        trainer.run(json.loads(json.dumps(story)), options.resume)
+    _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
+    return 0
+
+
+def default_training(height: int, width: int) -> GenieTraining:
+    """Settings for frames of this size that suit a CPU: 64 tokens of a frame up to 32 pixels or from 64 on."""
+    patch = 4 if min(height, width) <= 32 else 8
+    coarse = 4 if min(height, width) <= 16 else 8
+    tokenizer, action = TokenizerConfig(patch=patch), LatentActionConfig(patch=coarse, margin=coarse // 2)
+    return GenieTraining(GenieConfig(height, width, tokenizer=tokenizer, latent_action=action))
+
+
+def _evaluate(arguments: Sequence[str], console: Console) -> int:
+    about = "Measure a world on the test split of a data set; writes a table, JSON, charts and pictures."
+    name, rest = _subject("evaluate", "WORLD", "the folder of a world", arguments)
+    default = EvaluateOptions(Path("DATA"))
+    if "--data" not in " ".join(rest) and not wants_help(rest):
+        raise UsageError("evaluate needs test video: forethought genie evaluate WORLD --data FOLDER")
+    options = parse(EvaluateOptions, default, rest, f"forethought genie evaluate {name}", about)
+    torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    folder = Path(name)
+    world, data = load_world(folder, device), VideoDataset(options.data, "test")
+    out = _made(options.out or folder / "evaluate")
+    with RowProgress(("clips",), console, "clips") as progress:
+        card = examine_world(world, data, options.settings, device, progress["clips"])
+    metadata = provenance() | {
+        "command": shlex.join(["forethought", "genie", "evaluate", *arguments]),
+        "settings": dataclasses.asdict(options.settings),
+    }
+    shown = options.settings.prompt_frames
+    console.print(card_table(card, f"{name} on test clips of {options.data}, {shown} true frames, then dreamed"))
+    train = VideoDataset(options.data, "train")
+    rows: list[LabelRow] = []
+    if train.labelled and data.labelled:
+        actions = 1 + max(int(chunk.max()) for split in (train, data) for chunk in split.labels["actions"])
+        rows = label_curve(world, train, data, options.labels, actions, options.settings.seed, device)
+        console.print(label_table(rows))
+    for path in write_card(card, out, metadata, rows):
+        _tell(console, str(path))
+    return 0
+
+
+def _play(arguments: Sequence[str], console: Console) -> int:
+    about = (
+        "Walk through a world: keys choose latent actions. Serves one page on this machine only; --terminal draws in "
+        "the terminal instead. WORLD may be left out: the small one that comes along is played."
+    )
+    if arguments and not arguments[0].startswith("-"):
+        name, rest = arguments[0], arguments[1:]
+    else:
+        name, rest = str(PRETRAINED), arguments
+    options = parse(PlayOptions, PlayOptions(), rest, "forethought genie play [WORLD]", about)
+    play(Path(name), options, lambda line: _tell(console, line))
+    return 0
+
+
+class GenieProgress:
+    """Bars on a terminal, a line now and then elsewhere, and TensorBoard files."""
+
+    def __init__(self, console: Console, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, TextColumn("{task.fields[numbers]}", style="dim"), console=console,
+                             disable=not console.is_terminal)  # fmt: skip
+        self.tasks: dict[str, TaskID] = {}
+        self.writer: SummaryWriter | None = None
+        self.start, self.said = time.monotonic(), 0.0
+
+    def __enter__(self) -> GenieProgress:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+        if self.writer is not None:
+            self.writer.close()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.start
+
+    def __call__(self, phase: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Take in a report."""
+        if phase not in self.tasks:
+            self.tasks[phase] = self.bars.add_task(phase, total=total, numbers="")
+        self.bars.update(self.tasks[phase], completed=done, numbers=numbers(metrics))
+        if metrics and (done % max(1, total // _POINTS) == 0 or done == total):
+            self.writer = self.writer or SummaryWriter(str(self.folder / "tensorboard"))
+            for key, value in metrics.items():
+                self.writer.add_scalar(f"{phase}/{key}".replace(" ", "_"), value, done)
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self.said > _PLAIN_SECONDS or done == total):
+            self.said = now
+            line = f"[{clock(self.elapsed)}] {phase} {done}/{total} {numbers(metrics, 4)}"
+            self.console.print(Text(line.strip()), soft_wrap=True)
+
+
+def _subject(command: str, name: str, what: str, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """What a command is about, and its options; ``--help`` works without."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    if wants_help(arguments):
+        return name, arguments
+    raise UsageError(f"{command} needs {what} first: forethought genie {command} {name} …")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

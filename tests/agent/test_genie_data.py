@@ -1,0 +1,159 @@
+"""Video data: what is recorded is what was seen, what is imported is what the files show, and mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from forethought.agent.genie_data import Importing, Recording, StickyBehaviour, import_videos, read_video, record
+from forethought.envs.make import make_env
+from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, read_about, resize, write_about
+
+SMALL = Recording(steps=240, test_steps=60, num_envs=3, hold=4, seed=2)
+
+
+def film(path: Path, frames: int = 12, height: int = 32, width: int = 48, shade: int = 0) -> None:
+    """An MP4 or GIF whose brightness grows from frame to frame."""
+    levels = (shade + 10 * np.arange(frames)).astype(np.uint8)
+    video = np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3))
+    if path.suffix == ".gif":
+        iio.imwrite(path, video, loop=0)
+    else:
+        iio.imwrite(path, video, plugin="pyav", codec="libx264", fps=10)
+
+
+def test_procgen_is_recorded_as_it_was_played(tmp_path: Path) -> None:
+    record("procgen:maze", SMALL, tmp_path / "maze")
+    data = VideoDataset(tmp_path / "maze", "train")
+    assert len(data) == 240 and (data.height, data.width) == (64, 64) and data.labelled
+    # play the recorded actions again: the frames must be those that they were taken at
+    env = make_env("procgen:maze", 3, seed=2)
+    frames, _ = env.reset(seed=2)
+    starts = data.starts(2)
+    pairs, actions = data.read(starts, 2), data.read_label("actions", starts, 2)[:, 0]
+    behaviour = StickyBehaviour(np.arange(15), 3, 2, 4)
+    first, following = np.ones(3, np.bool_), None
+    for _ in range(20):
+        action = behaviour.act(frames, first, first).action
+        following, _, terminated, truncated, _ = env.step(action)
+        first = terminated | truncated
+        for index in np.flatnonzero(~first):
+            same = (pairs[:, 0] == frames[index]).all((1, 2, 3)) & (actions == action[index])
+            assert (pairs[same][:, 1] == following[index]).all((1, 2, 3)).any()
+        frames = following
+
+
+def test_levels_of_the_splits_are_apart_and_frames_are_averaged_down(tmp_path: Path) -> None:
+    settings = Recording(steps=40, test_steps=20, num_envs=2, height=32, width=32, policy="random", actions=(1, 7))
+    record("procgen:coinrun", settings, tmp_path / "data")
+    about = read_about(tmp_path / "data")
+    assert about["train"]["levels"] == [0, 200] and about["test"]["levels"][0] >= 200
+    assert about["recording"]["policy"] == "random" and about["action_meanings"][7] == "RIGHT"
+    for split in ("train", "test"):
+        data = VideoDataset(tmp_path / "data", split)  # type: ignore[arg-type]
+        assert (data.height, data.width) == (32, 32)
+        assert set(np.concatenate(data.labels["actions"]).tolist()) == {1, 7}
+
+
+def test_worlds_without_pixels_are_drawn(tmp_path: Path) -> None:
+    settings = Recording(steps=60, test_steps=6, num_envs=2, height=40, width=60)
+    record("CartPole-v1", settings, tmp_path / "data")
+    data = VideoDataset(tmp_path / "data", "train")
+    starts = data.starts(2)
+    clips = data.read(starts, 2)
+    assert clips.std() > 5 and (clips[:, 0] != clips[:, 1]).any()
+    assert np.concatenate(data.labels["ended"]).any()  # episodes of every length are kept, ends and all
+
+
+def test_clips_never_join_two_episodes(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path, "train", chunk=10)
+    for number, length in enumerate((3, 1, 5, 4, 2)):
+        shade = np.full((length, 8, 8, 3), 10 * number + np.arange(length)[:, None, None, None])
+        writer.write(Clip(shade.astype(np.uint8)))
+    writer.flush()
+    write_about(tmp_path, {})
+    data = VideoDataset(tmp_path, "train")
+    assert len(data) == 15 and not data.labelled
+    windows = data.read(data.starts(3), 3)[:, :, 0, 0, 0].astype(int)
+    assert sorted(windows[:, 0].tolist()) == [0, 20, 21, 22, 30, 31]
+    assert (np.diff(windows) == 1).all()
+    with pytest.raises(ValueError, match="no clip of 6 frames, the longest has 5"):
+        data.starts(6)
+
+
+def test_sticky_actions_are_held_and_come_from_the_list() -> None:
+    behaviour = StickyBehaviour(np.array([2, 9]), 4, 0, 6)
+    none = np.zeros(4, np.bool_)
+    actions = np.stack([behaviour.act(None, none, none).action for _ in range(400)])
+    assert set(actions.reshape(-1).tolist()) == {2, 9}
+    changes = (np.diff(actions, axis=0) != 0).mean()
+    assert 0.08 < changes < 0.2  # held for 3.5 steps in the mean, and half the draws repeat
+
+
+def test_areas_are_averaged() -> None:
+    frames = np.random.default_rng(0).integers(256, size=(5, 8, 8, 3)).astype(np.uint8)
+    mean = frames.reshape(5, 4, 2, 4, 2, 3).mean((2, 4))
+    assert np.abs(resize(frames, 4, 4) - mean).max() <= 0.5
+    assert resize(frames, 8, 8) is frames
+
+
+def test_folders_of_videos_are_imported(tmp_path: Path) -> None:
+    source = tmp_path / "videos"
+    source.mkdir()
+    for number in range(3):
+        film(source / f"{number}.mp4", shade=40 * number)
+    film(source / "9.gif", height=48, width=32)
+    with pytest.raises(ValueError, match=r"9\.gif has frames of 48×32 and those before it of 32×48; choose one size"):
+        import_videos(source, Importing(), tmp_path / "mixed")
+    import_videos(source, Importing(height=16, width=16, every=2, test_share=0.3), tmp_path / "data")
+    train, test = (VideoDataset(tmp_path / "data", split) for split in ("train", "test"))  # type: ignore[arg-type]
+    assert len(train) + len(test) == 4 * 6 and len(test) == 2 * 6  # every third one, and the last
+    clip = train.read(train.starts(6), 6)[1].astype(int)
+    assert np.abs(clip[:, 3, 3, 0] - (40 + 20 * np.arange(6))).max() <= 6  # what the codec leaves of it
+    assert not train.labelled
+
+
+def test_a_single_video_is_divided_in_time(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    film(tmp_path / "videos" / "one.gif", frames=10)
+    import_videos(tmp_path / "videos", Importing(test_share=0.3), tmp_path / "data")
+    assert [read_about(tmp_path / "data")[split]["frames"] for split in ("train", "test")] == [7, 3]
+
+
+def test_bad_input_gets_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no videos"):
+        import_videos(tmp_path, Importing(), tmp_path / "out")
+    (tmp_path / "broken.mp4").write_bytes(b"not a film")
+    with pytest.raises(ValueError, match=r"broken\.mp4 cannot be read as a video"):
+        read_video(tmp_path / "broken.mp4")
+    with pytest.raises(ValueError, match="give both, or neither"):
+        import_videos(tmp_path, Importing(height=16), tmp_path / "out")
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        record("procgen:maze", SMALL, tmp_path)
+    with pytest.raises(ValueError, match="steps is 0"):
+        record("procgen:maze", Recording(steps=0), tmp_path / "new")
+    with pytest.raises(ValueError, match=r"actions are \(15,\); procgen:maze has 0 to 14"):
+        record("procgen:maze", Recording(actions=(15,)), tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match="no complete data set"):
+        VideoDataset(tmp_path / "nowhere", "train")
+
+
+@pytest.mark.parametrize("name", ["frames-0000.npy", "clips-0000.npy", "labels/actions-0000.npy"])
+def test_damaged_data_is_named(tmp_path: Path, name: str) -> None:
+    writer = VideoWriter(tmp_path, "train")
+    writer.write(Clip(np.zeros((4, 8, 8, 3), np.uint8)))
+    writer.flush()
+    write_about(tmp_path, {})
+    path = tmp_path / "train" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{Path(name).name} is damaged"):
+        VideoDataset(tmp_path, "train")
+    np.save(path.open("wb"), np.array(["code"], object), allow_pickle=True)
+    with pytest.raises(ValueError, match="is damaged"):
+        VideoDataset(tmp_path, "train")
+    if "frames" not in name:
+        path.unlink()
+        with pytest.raises(ValueError, match="is missing"):
+            VideoDataset(tmp_path, "train")

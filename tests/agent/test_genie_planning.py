@@ -1,0 +1,84 @@
+"""Planning in dreams, and what latent actions mean in real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from forethought.agent.genie_planning import DreamObjective
+from forethought.modules.genie.decoding import ActionDecoder, ActionDictionary
+from forethought.modules.genie.world import Genie
+from forethought.planners import Budget, CategoricalCEM, Proposal, RandomShooting
+from gymnasium import spaces
+
+from ..modules.genie.small import ACTIONS, make, tokens
+
+
+def judged(rewards: list[float], ending: float = -50.0) -> Genie:
+    """A world in which each latent action has a reward of its own."""
+    world = make()
+
+    def judge(features: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(rewards)[action], torch.full(action.shape, ending).sigmoid()
+
+    world.outcomes.judge = judge  # type: ignore[method-assign]
+    return world
+
+
+def test_the_energy_is_the_discounted_reward_of_the_dream() -> None:
+    world = judged([0.0, 1.0, 2.0, 4.0])
+    objective = DreamObjective(world, world.begin(*tokens())[1], discount=0.5)
+    courses = torch.tensor([[[1, 2, 3], [3, 0, 0]]]).expand(2, -1, -1)
+    torch.testing.assert_close(objective(courses), torch.tensor([[-3.0, -4.0]]).expand(2, -1))
+    assert objective.calls == 2 * 2 * 3
+    world = judged([0.0, 1.0, 2.0, 4.0], ending=0.0)  # half the dreams end at each step
+    objective = DreamObjective(world, world.begin(*tokens())[1], discount=1.0)
+    torch.testing.assert_close(objective(courses), -torch.tensor([[1 + 1 + 1, 4.0]]).expand(2, -1))
+
+
+def test_rewards_are_read_from_what_was_dreamed() -> None:
+    world = make()
+    objective = DreamObjective(world, world.begin(*tokens())[1])
+    courses = torch.randint(ACTIONS, (2, 5, 4), generator=torch.Generator().manual_seed(0))
+    energy = objective(courses)
+    assert torch.equal(energy, objective(courses))  # the same noise in every iteration
+    other = courses.clone()
+    other[:, :, 1] = (other[:, :, 1] + 1) % ACTIONS
+    assert (objective(other) != energy).all()
+
+
+def test_planners_find_the_best_course_in_a_dream() -> None:
+    world = judged([0.0, -1.0, 3.0, 1.0])
+    objective = DreamObjective(world, world.begin(*tokens())[1])
+    for planner in (CategoricalCEM(), RandomShooting()):
+        plan = planner.plan(
+            objective, spaces.Discrete(ACTIONS), Proposal(), Budget(3, 200, 2), 2, torch.Generator().manual_seed(0)
+        )
+        assert plan.actions.tolist() == [[2, 2, 2]] * 2
+
+
+def test_the_dictionary_counts() -> None:
+    dictionary = ActionDictionary(3, 4)
+    dictionary.learn(torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 3, 1]))
+    assert dictionary.likeliest(torch.tensor([0, 1])).tolist() == [2, 1]
+    torch.testing.assert_close(
+        dictionary.probabilities(torch.tensor([0, 2])),
+        torch.tensor([[0, 0, 2 / 3, 1 / 3], [0, 0.25, 0.5, 0.25]], dtype=torch.float64),
+        atol=1e-6, rtol=0,
+    )  # fmt: skip
+    drawn = dictionary.draw(torch.zeros(900, dtype=torch.long), torch.Generator().manual_seed(0))
+    assert abs(np.bincount(drawn, minlength=4)[2] / 900 - 2 / 3) < 0.06
+
+
+def test_the_decoder_learns_what_the_dictionary_cannot() -> None:
+    """The meaning of a code depends on the frame: left of the middle it is another button than right of it."""
+    draws = torch.Generator().manual_seed(0)
+    features, codes = torch.randn(400, 6, generator=draws), torch.randint(3, (400,), generator=draws)
+    actions = (codes + (features[:, 0] > 0)) % 3
+    torch.manual_seed(0)
+    decoder = ActionDecoder(6, 3, 3)
+    decoder.learn(features[:200], codes[:200], actions[:200], draws)
+    found = decoder(features[200:], codes[200:]).argmax(-1)
+    dictionary = ActionDictionary(3, 3)
+    dictionary.learn(codes[:200], actions[:200])
+    assert (found == actions[200:]).float().mean() > 0.75
+    assert (dictionary.likeliest(codes[200:]) == actions[200:]).float().mean() < 0.65

@@ -1,0 +1,119 @@
+"""Training loops of Genie worlds: the same seed gives the same world, and rewards and endings are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, anneal, thin
+from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
+
+from ..modules.genie.small import ACTIONS, CONFIG, CONTEXT, SIDE, make
+
+TINY = GenieTraining(
+    CONFIG, Updates(tokenizer=3, latent_action=4, dynamics=3, batch=4, frames=3), device="cpu", threads=1
+)
+
+
+def noise(folder: Path, clips: int = 60, labels: bool = True) -> VideoDataset:
+    draws = np.random.default_rng(0)
+    writer = VideoWriter(folder, "train")
+    for _ in range(clips):
+        frames = draws.integers(256, size=(CONTEXT, SIDE, SIDE, 3)).astype(np.uint8)
+        actions = draws.integers(ACTIONS, size=CONTEXT)
+        writer.write(Clip(frames, actions if labels else None, np.zeros(CONTEXT, np.float32) if labels else None))
+    writer.flush()
+    write_about(folder, {})
+    return VideoDataset(folder, "train")
+
+
+def trainer(data: VideoDataset, folder: Path, config: GenieTraining = TINY) -> tuple[GenieTrainer, list[str]]:
+    phases: list[str] = []
+
+    def report(phase: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
+        if done == total:
+            phases.append(phase)
+
+    return GenieTrainer(config, data, folder, report), phases
+
+
+def test_the_same_seed_gives_the_same_world(tmp_path: Path) -> None:
+    data = noise(tmp_path / "data", 12)
+    worlds = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        one, phases = trainer(data, tmp_path / name, replace(TINY, seed=seed))
+        worlds.append(one.run({}).state_dict())
+        assert phases == ["tokenizer", "latent actions", "tokens", "dynamics"]
+    assert all(torch.equal(worlds[0][key], worlds[1][key]) for key in worlds[0])
+    assert not all(torch.equal(worlds[0][key], worlds[2][key]) for key in worlds[0])
+
+
+def test_each_phase_moves_its_own_part_only(tmp_path: Path) -> None:
+    one, _ = trainer(
+        noise(tmp_path / "data", 12), tmp_path / "world", replace(TINY, updates=replace(TINY.updates, outcomes=2))
+    )
+    parts = {"tokenizer": one.learn_tokenizer, "latent_action": one.learn_latent_actions,
+             "dynamics": one.learn_dynamics, "outcomes": one.learn_outcomes}  # fmt: skip
+    for name, learn in parts.items():
+        before = {key: value.clone() for key, value in one.world.state_dict().items()}
+        learn()
+        moved = {
+            key.split(".")[0] for key, value in one.world.state_dict().items() if not torch.equal(value, before[key])
+        }
+        assert moved == {name}
+
+
+def test_rewards_and_endings_are_learned_from_labels(tmp_path: Path) -> None:
+    """Latent action 1 is rewarded and latent action 2 ends the episode."""
+    updates = replace(TINY.updates, outcomes=250, batch=32, learning_rate=1e-2)
+    one, _ = trainer(noise(tmp_path / "data"), tmp_path / "world", replace(TINY, updates=updates))
+    one.world.load_state_dict(make().state_dict())
+    draws = torch.Generator().manual_seed(0)
+    codes = torch.randint(ACTIONS, one.cached.actions.shape, generator=draws)  # an untrained model names few of them
+    one.cached = replace(one.cached, actions=codes)
+    for chunk, place in one.cached.starts:
+        row = int(np.flatnonzero((one.cached.starts == (chunk, place)).all(1))[0])
+        one.data.labels["rewards"][chunk][place : place + CONTEXT - 1] = 3.0 * (codes[row] == 1).numpy()
+        one.data.labels["ended"][chunk][place : place + CONTEXT - 1] = (codes[row] == 2).numpy()
+    one.learn_outcomes()
+    with torch.no_grad():
+        _, dream = one.world.begin(one.cached.tokens, codes)
+        judged = [one.world.outcomes.judge(dream.features, torch.full((len(codes),), a)) for a in range(ACTIONS)]
+    for action, (reward, ending) in enumerate(judged):
+        assert abs(float(reward.mean()) - 3.0 * (action == 1)) < 0.5
+        assert abs(float(ending.mean()) - (action == 2)) < 0.2
+
+
+def test_true_actions_can_take_the_place_of_latent_ones(tmp_path: Path) -> None:
+    data = noise(tmp_path / "data", 12)
+    one, _ = trainer(data, tmp_path / "world", replace(TINY, true_actions=True))
+    assert torch.equal(one.cached.actions, torch.from_numpy(data.read_label("actions", one.cached.starts, CONTEXT - 1)))
+    latent, _ = trainer(data, tmp_path / "world")
+    assert not torch.equal(one.cached.actions, latent.cached.actions)
+
+
+def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
+    bare = noise(tmp_path / "bare", 12, labels=False)
+    with pytest.raises(ValueError, match="true_actions needs data with actions"):
+        trainer(bare, tmp_path / "world", replace(TINY, true_actions=True))
+    with pytest.raises(ValueError, match="the data has no rewards"):
+        one, _ = trainer(bare, tmp_path / "world", replace(TINY, updates=replace(TINY.updates, outcomes=2)))
+        one.learn_outcomes()
+    with pytest.raises(ValueError, match=r"updates\.frames is 9"):
+        trainer(bare, tmp_path / "world", replace(TINY, updates=replace(TINY.updates, frames=9)))
+    one, _ = trainer(bare, tmp_path / "world")
+    with torch.no_grad():
+        one.world.tokenizer.to_pixels.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="loss of the tokenizer is nan at update 0"):
+        one.learn_tokenizer()
+
+
+def test_schedule_and_thinning() -> None:
+    assert anneal(0) == 1 and anneal(1) == pytest.approx(0.05) and anneal(0.3) > anneal(0.6)
+    starts = np.array([(0, 0), (0, 1), (0, 2), (0, 3), (0, 7), (0, 8), (1, 9), (1, 10)])
+    assert thin(starts, 2).tolist() == [[0, 0], [0, 2], [0, 7], [1, 9]]
+    assert thin(starts, 1).tolist() == starts.tolist()

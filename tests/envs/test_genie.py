@@ -1,0 +1,174 @@
+"""The Gymnasium environment of a Genie world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from forethought.envs.genie import PRETRAINED, GenieVectorEnv, make_single
+from forethought.envs.make import make_env
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from ..agent.sprites import MOVES, find
+from ..modules.genie.small import ACTIONS, SIDE, make, save
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world without outcome heads."""
+    return save(make(), tmp_path_factory.mktemp("world"), parts=("tokenizer", "latent_action", "dynamics"))
+
+
+def test_it_passes_the_checks_of_gymnasium_and_stable_baselines(world: Path) -> None:
+    check_env(make_single(world=world, max_steps=STEPS), skip_render_check=True)
+    check_env_sb3(make_single(world=world, max_steps=STEPS))
+    check_env(make_single(world=world, max_steps=STEPS, render_mode="rgb_array"))
+
+
+def test_the_small_world_that_comes_along_can_be_played_at_once() -> None:
+    env = gymnasium.make("forethought/Genie-v0")
+    before, _ = env.reset(seed=1, options={"prompt": 0})
+    start = find(before)
+    ways = set()
+    for code in range(5):
+        env.reset(seed=1, options={"prompt": 0})
+        after, *_ = env.step(code)
+        ways.add(tuple((find(after) - start).tolist()))
+    inside = {tuple(move) for move in MOVES.tolist() if ((start + move >= 0) & (start + move <= 12)).all()}
+    assert ways >= inside and len(inside) >= 3  # each code moves the sprite its own way
+    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) < 3e6
+
+
+def test_it_is_made_by_name(world: Path) -> None:
+    single = gymnasium.make("forethought/Genie-v0", world=world)
+    assert single.action_space == gymnasium.spaces.Discrete(ACTIONS)
+    assert single.reset(seed=0)[0].shape == (SIDE, SIDE, 3)
+    many = gymnasium.make_vec("forethought/Genie-v0", num_envs=3, world=world)
+    assert many.reset(seed=0)[0].shape == (3, SIDE, SIDE, 3)
+    named = make_env(f"genie:{world}", 2, max_steps=STEPS)
+    assert isinstance(named, GenieVectorEnv) and named.max_steps == STEPS
+    with pytest.raises(ValueError, match="does not have the options split='test'"):
+        make_env(f"genie:{world}", 2, split="test")
+
+
+def test_the_vector_dreams_what_single_environments_dream(world: Path) -> None:
+    together = GenieVectorEnv(world, 3, max_steps=STEPS)
+    alone = [GenieVectorEnv(world, 1, max_steps=STEPS) for _ in range(3)]
+    frames, _ = together.reset(seed=5)
+    singles = [env.reset(seed=5 + index)[0][0] for index, env in enumerate(alone)]
+    assert np.array_equal(frames, singles)
+    draws = np.random.default_rng(0)
+    for _ in range(2 * STEPS + 1):  # over ends and the prompts drawn after them
+        actions = draws.integers(ACTIONS, size=3)
+        frames, *_, truncated, infos = together.step(actions)
+        steps = [env.step(actions[index : index + 1]) for index, env in enumerate(alone)]
+        assert np.array_equal(frames, [step[0][0] for step in steps])
+        assert truncated.tolist() == [bool(step[3][0]) for step in steps]
+        if truncated.any():
+            assert np.array_equal(infos["final_obs"], [step[4]["final_obs"][0] for step in steps])
+
+
+def test_seeds_actions_and_prompts_decide_the_dream(world: Path) -> None:
+    env = GenieVectorEnv(world, 1)
+
+    def play(seed: int, actions: list[int], prompt: int = 0) -> np.ndarray:
+        env.reset(seed=seed, options={"prompt": prompt})
+        return np.stack([env.step(np.array([action]))[0] for action in actions])
+
+    base = play(0, [0, 1, 2])
+    assert np.array_equal(base, play(0, [0, 1, 2]))
+    assert not np.array_equal(base, play(1, [0, 1, 2]))
+    assert not np.array_equal(base, play(0, [0, 1, 3]))
+    assert np.array_equal(base[:2], play(0, [0, 1, 3])[:2])
+    assert not np.array_equal(base, play(0, [0, 1, 2], prompt=1))
+
+
+def test_time_truncates_and_the_next_episode_begins_at_once(world: Path) -> None:
+    env = GenieVectorEnv(world, 2, max_steps=STEPS)
+    env.reset(seed=0)
+    env.step(np.zeros(2, np.int64))
+    env.reset(options={"reset_mask": np.array([True, False])})  # now environment 1 is one step ahead
+    for step in range(STEPS):
+        frames, reward, terminated, truncated, infos = env.step(np.zeros(2, np.int64))
+        assert truncated.tolist() == [step == STEPS - 1, step == STEPS - 2]
+        assert not terminated.any() and not reward.any() and not infos["success"].any()
+        if truncated.any():
+            row = int(truncated.argmax())
+            assert infos["_final_obs"].tolist() == truncated.tolist()
+            assert not np.array_equal(infos["final_obs"][row], frames[row])
+
+
+def test_a_mask_leaves_the_others_as_they_are(world: Path) -> None:
+    env, other = (GenieVectorEnv(world, 2) for _ in range(2))
+    for one in (env, other):
+        one.reset(seed=0)
+        one.step(np.array([1, 2]))
+    env.reset(options={"reset_mask": np.array([True, False])})
+    after, untouched = env.step(np.array([0, 3]))[0], other.step(np.array([0, 3]))[0]
+    assert np.array_equal(after[1], untouched[1]) and not np.array_equal(after[0], untouched[0])
+
+
+def test_dreams_go_on_from_clips_of_a_live_environment(world: Path) -> None:
+    env = GenieVectorEnv(world, 2)
+    clips = np.random.default_rng(1).integers(256, size=(2, 3, SIDE, SIDE, 3)).astype(np.uint8)
+    first = env.begin_from(clips)
+    one = GenieVectorEnv(world, 1)
+    assert np.array_equal(one.reset(options={"prompt": clips[1]})[0][0], first[1])
+    assert not np.array_equal(first[0], first[1])
+    own = GenieVectorEnv(world, 1, prompts=clips[:1])
+    assert np.array_equal(own.reset(seed=3)[0][0], first[0])
+
+
+def test_rewards_come_from_a_function_or_from_learned_heads(world: Path, tmp_path: Path) -> None:
+    told: list[tuple[np.ndarray, ...]] = []
+
+    def reward(before: np.ndarray, actions: np.ndarray, after: np.ndarray) -> np.ndarray:
+        told.append((before, actions, after))
+        return actions.astype(np.float32)
+
+    env = GenieVectorEnv(world, 2, reward=reward)
+    start, _ = env.reset(seed=0)
+    frames, rewards, *_ = env.step(np.array([2, 3]))
+    assert rewards.tolist() == [2, 3]
+    assert np.array_equal(told[0][0], start) and np.array_equal(told[0][2], frames)
+    eventful = make()
+    with torch.no_grad():
+        eventful.outcomes.ending.bias.fill_(50.0)
+    judged = GenieVectorEnv(save(eventful, tmp_path / "judged"), 2)
+    judged.reset(seed=0)
+    _, rewards, terminated, truncated, _ = judged.step(np.array([0, 1]))
+    assert terminated.all() and not truncated.any()
+    assert rewards[0] != rewards[1]
+
+
+def test_bad_input_gets_one_clear_line(world: Path, tmp_path: Path) -> None:
+    env = GenieVectorEnv(world, 2)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="step before the first reset"):
+        env.step(np.zeros(2, np.int64))
+    with pytest.raises(gymnasium.error.ResetNeeded, match="reset_mask before"):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=rf"actions\[1\] = {ACTIONS}: expected 0 to {ACTIONS - 1}"):
+        env.step(np.array([0, ACTIONS]))
+    with pytest.raises(ValueError, match="prompt is 3; expected 0 to 2"):
+        env.reset(options={"prompt": 3})
+    with pytest.raises(ValueError, match=r"options\['prompt'\]: prompts have shape \(1, 1, 8, 8, 3\)"):
+        env.reset(options={"prompt": np.zeros((1, 8, 8, 3), np.uint8)})
+    with pytest.raises(ValueError, match="9 frames in a prompt; this world sees 5"):
+        env.reset(options={"prompt": np.zeros((9, SIDE, SIDE, 3), np.uint8)})
+    with pytest.raises(ValueError, match="unknown options"):
+        env.reset(options={"level": 3})
+    with pytest.raises(ValueError, match="for 2 environments"):
+        env.begin_from(np.zeros((1, 2, SIDE, SIDE, 3), np.uint8))
+    with pytest.raises(ValueError, match="17 sampling steps"):
+        GenieVectorEnv(world, sampling_steps=17)
+    with pytest.raises(ValueError, match="num_envs=0"):
+        GenieVectorEnv(world, 0)
+    with pytest.raises(FileNotFoundError, match="no Genie world"):
+        GenieVectorEnv(tmp_path)

@@ -1,0 +1,139 @@
+"""`forethought genie …` from recording to the report card, on a world too small to learn anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forethought.envs.genie import GenieVectorEnv
+from PIL import Image
+
+from forethought.cli import main
+
+RECORD = ("--steps=200", "--test-steps=100", "--num-envs=4", "--height=16", "--width=16", "--actions", "1", "4", "7")
+TINY = (
+    "--world.context=4", "--world.tokenizer.width=8", "--world.latent-action.width=8",
+    "--world.latent-action.actions=3", "--world.dynamics.width=8", "--updates.tokenizer=4",
+    "--updates.latent-action=6", "--updates.dynamics=4", "--updates.outcomes=4",
+    "--updates.batch=4", "--threads=1", "--device=cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set and a world."""
+    folder = tmp_path_factory.mktemp("genie")
+    data, world = folder / "data", folder / "world"
+    assert main(["genie", "record", "procgen:maze", "--out", str(data), *RECORD]) == 0
+    assert main(["genie", "train", str(data), "--run", str(world), *TINY]) == 0
+    return data, world
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr with which these arguments are refused."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"error: [^\n]+\n", captured.err), captured.err
+    return captured.err
+
+
+def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["genie"]) == 0
+    told = capsys.readouterr().out
+    for command in ("record", "import", "train", "evaluate", "play"):
+        assert f"  {command} " in told
+        assert main(["genie", command, "--help"]) == 0
+    helped = capsys.readouterr().out
+    for option in ("--policy", "--test-share", "--world.latent-action.actions", "--prompt-frames", "--port"):
+        assert option in helped
+
+
+def test_a_trained_world_is_whole_and_plays(trained: tuple[Path, Path]) -> None:
+    _, folder = trained
+    about = json.loads((folder / "world.json").read_text())["about"]
+    assert about["command"].startswith("forethought genie train") and about["data"]["env"] == "procgen:maze"
+    assert list((folder / "tensorboard").glob("events*"))
+    env = GenieVectorEnv(folder, 2)
+    assert env.learned and env.prompts.shape == (32, 2, 16, 16, 3)
+    env.reset(seed=0)
+    assert env.step(np.array([0, 2]))[0].shape == (2, 16, 16, 3)
+
+
+def test_the_report_card_is_written(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = trained
+    arguments = [
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path),
+        "--clips=3",
+        "--steps=3",
+        "--threads=1",
+        "--labels",
+        "8",
+        "32",
+    ]
+    assert main(["genie", "evaluate", str(folder), *arguments]) == 0
+    told = capsys.readouterr().out
+    for text in ("copied frame", "tokenizer", "perplexity", "per frame", "dictionary"):
+        assert text in told
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert [row["step"] for row in card["steps"]] == [1, 2, 3]
+    assert [row["labels"] for row in card["labels"]] == [8, 32]
+    assert card["metadata"]["command"].startswith("forethought genie evaluate") and card["agreement"]["nmi"] >= 0
+    for row in card["steps"]:
+        assert row["delta"]["mean"] == pytest.approx(row["psnr"]["mean"] - row["random"]["mean"], abs=1e-4)
+    grid = np.asarray(Image.open(tmp_path / "codes.png"))
+    assert grid.shape == (3 * 100 + 4, 4 * 100 + 4, 3)
+    assert Image.open(tmp_path / "rollout.gif").n_frames == 3  # type: ignore[attr-defined]
+
+
+def test_training_goes_on_and_old_worlds_are_kept(
+    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = trained
+    assert "already holds a world" in refusal(capsys, "genie", "train", str(data), "--run", str(folder), *TINY)
+    kept = (folder / "tokenizer.safetensors").read_bytes()
+    before = (folder / "dynamics.safetensors").read_bytes()
+    (folder / "dynamics.safetensors").unlink()
+    assert "no dynamics yet" in refusal(capsys, "genie", "evaluate", str(folder), "--data", str(data))
+    assert main(["genie", "train", str(data), "--run", str(folder), "--resume", *TINY]) == 0
+    assert (folder / "tokenizer.safetensors").read_bytes() == kept
+    assert (folder / "dynamics.safetensors").is_file() and len(before) == (
+        folder / "dynamics.safetensors"
+    ).stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("genie", "walk"), "genie has no command 'walk'"),
+        (("genie", "record"), "record needs an environment first"),
+        (("genie", "record", "procgen:nothing"), "procgen:nothing"),
+        (("genie", "train", "nowhere"), "no complete data set"),
+        (("genie", "import", "nowhere"), "holds no videos"),
+        (("genie", "evaluate", "nowhere"), "needs test video"),
+        (("genie", "evaluate", "nowhere", "--data", "nowhere"), "no Genie world"),
+        (("genie", "play", "nowhere"), "no Genie world"),
+        (("genie", "train", "{data}", "--world.height=32"), "frames of 16×16 and the world of 32×16"),
+        (("genie", "train", "{data}", "--world.context=200"), "no clip of 200 frames"),
+        (("genie", "train", "{data}", "--updates.batch=0"), "updates.batch is 0"),
+        (("genie", "train", "{data}", "--wolrd.height=3"), "--world.height"),
+    ],
+)
+def test_bad_input_gets_one_line(
+    trained: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(capsys, *(part.replace("{data}", str(trained[0])) for part in arguments))
