@@ -40,7 +40,7 @@ class MapReader(nn.Module):
         weights = self.score(seen).flatten(2).softmax(-1)  # [N, glances, h·w]
         values = self.value(seen).flatten(2)  # [N, width, h·w]
         what = torch.cat([values, 2 * self.places.expand(len(maps), -1, -1)], dim=1)
-        read: Tensor = (weights @ what.transpose(1, 2)).reshape(*latent.shape[:-1], -1)
+        read: Tensor = (weights @ what.transpose(1, 2)).reshape(*latent.shape[:-1], self.features)
         return read
 
 

@@ -85,12 +85,12 @@ class ConvPredictor(nn.Module):
         """Carry and features ``[..., H]`` after encoded actions ``[..., A]``."""
         latent = carry[0]
         lead = latent.shape[:-1]
-        modulation = self.modulation(encoded.expand(*lead, -1))
+        modulation = self.modulation(encoded.expand(*lead, encoded.shape[-1]))
         scale, shift = modulation.reshape(-1, modulation.shape[-1], 1, 1).chunk(2, dim=1)
         seen = self.look(latent.reshape(-1, *self.shape))
         features = F.silu(self.mix(F.silu(seen * (1 + scale) + shift)))
         change = self.delta(features).reshape(latent.shape)
-        return (latent + change,), features.mean((-2, -1)).reshape(*lead, -1)
+        return (latent + change,), features.mean((-2, -1)).reshape(*lead, features.shape[1])
 
 
 class MapInverse(nn.Module):
@@ -120,7 +120,7 @@ class MapInverse(nn.Module):
         where = changed / changed.sum((-2, -1), keepdim=True).clamp(min=1e-6)
         found = F.silu(self.weigh(F.silu(self.look(maps))))
         said: Tensor = self.say((where * found).sum((-2, -1)))
-        return said.reshape(*pairs.shape[:-1], -1)
+        return said.reshape(*pairs.shape[:-1], said.shape[-1])
 
 
 class GRUPredictor(nn.Module):

@@ -45,11 +45,12 @@ def small(id: str) -> RunConfig:
     base, short = preset(id), tiny()
     schedule = replace(short.schedule, prefill=96, round_steps=24, mode_1_rounds=2, capacity=200)
     pixels = base.perception.encoder == "cnn"
+    latent = 64 if base.perception.latents == "map" else 8
     return replace(
         base,
         env=replace(base.env, num_envs=4, train_levels=20, train_steps=9 if id == "DotWall" else None),
         task=replace(base.task, thinking=Thinking(horizon=3, candidates=6, iterations=2, commit=2)),
-        perception=replace(base.perception, latent=8, width=8 if pixels else 4, history=2),
+        perception=replace(base.perception, latent=latent, width=8 if pixels else 4, history=2),
         world_model=replace(base.world_model, hidden=16),
         critic=replace(base.critic, hidden=16),
         actor=replace(base.actor, hidden=16),

@@ -168,3 +168,12 @@ def test_actor_and_critic_judge_many_goals_as_one_by_one() -> None:
             assert torch.allclose(costs[:, g], critic(state, one), atol=1e-5)
             assert torch.allclose(policy.mode()[:, g], actor(state, one).mode(), atol=1e-5)
     assert costs[..., 3].std() > 1e-3
+
+
+def test_nothing_is_a_batch_too() -> None:
+    conv, nothing = predictor(), torch.zeros(3, 0, LATENT)
+    (latent,), features = conv((nothing,), torch.zeros(3, 0, 2))
+    assert latent.shape == (3, 0, LATENT) and features.shape == (3, 0, 8)
+    assert MapInverse(LATENT, 8, 2, GRID)(torch.zeros(3, 0, 2 * LATENT)).shape == (3, 0, 2)
+    reader = MapReader(LATENT, GRID)
+    assert reader(nothing).shape == (3, 0, reader.features)
