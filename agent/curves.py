@@ -132,7 +132,9 @@ def profile_chart(
         axis: What τ is.
     """
     pooled = np.concatenate([run for tasks in rows.values() for runs in tasks for run in runs])
-    tau = np.linspace(float(pooled.min()), float(pooled.max()), 161)
+    low, high = float(pooled.min()), float(pooled.max())
+    room = 0.5 if low == high else 0.0  # where all scores are one, the fall is to be seen all the same
+    tau = np.linspace(low - room, high + room, 161)
     figure = new_figure(4.6, title, "Performance profile with 95 % bootstrap bands; a curve further right is better")
     axes = figure.add_axes((0.075, 0.125, 0.66, 0.7))
     quiet(axes)

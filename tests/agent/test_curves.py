@@ -84,6 +84,13 @@ def test_learning_stands_beside_the_published_curve(rows: tuple[Standing, ...]) 
     assert learning_chart(rows, (), "title", colours) is None
 
 
+def test_a_profile_of_equal_scores_can_be_seen() -> None:
+    figure = profile_chart({"a": [[np.array([1.0, 1.0])]]}, "t", colours_of("a"), "return")
+    (line,) = axes_of(figure).lines
+    tau, share = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    assert set(share) == {0.0, 1.0} and tau[share == 0].min() == 1.0
+
+
 def test_profiles_fall_from_one_to_zero() -> None:
     figure = profile_chart(
         {"a": [[np.array([0.0, 1.0])]], "b": [[np.array([2.0, 4.0])]]}, "t", colours_of("ab"), "return"
