@@ -398,9 +398,19 @@ def test_training_goes_on_while_the_disk_is_full_and_says_so(tmp_path: Path, mon
 
 
 def test_a_file_system_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "link", full)
-    stop_after(every(10), tmp_path, 35, monkeypatch)
-    train(every(10), tmp_path, ignore, resume=True)
+    whole = train(every(2), tmp_path / "linked", ignore)
+    refused: list[Any] = []
+
+    def no_links(*arguments: Any, **options: Any) -> None:
+        refused.append(arguments)
+        full(*arguments, **options)
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder = tmp_path / "copied"
+    stop_after(every(2), folder, 31, monkeypatch)  # learning, which leaves the memory as it was
+    pieces = list(folder.glob("checkpoints/*/memory-*.npy"))
+    assert refused and pieces and all(piece.stat().st_nlink == 1 for piece in pieces)
+    assert fingerprints(train(every(2), folder, ignore, resume=True)) == fingerprints(whole)
 
 
 # ---- the best agent
