@@ -1,7 +1,7 @@
 """Success of Mode-2 against what a decision may cost, for every planner that fits: one trained agent, the same pairs.
 
 The plan's shape (horizon, hold, how much of a plan is carried out) stays the agent's; the number of candidates follows
-from the budget, in three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor offers
+from the budget, in at most three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor offers
 nothing, so that the search is on its own.
 
     python benchmarks/budget.py runs/TwoRoom/seed0 --protocol two_room-cross-room-100 --pairs 200
@@ -16,35 +16,22 @@ from pathlib import Path
 
 import torch
 from forethought.agent.agent import Agent
+from forethought.agent.budgets import rethink, thinking_within
 from forethought.agent.checkpoint import load_agent
-from forethought.agent.modes import Modules
 from forethought.agent.protocols import evaluate_protocol, find_protocol
 from forethought.agent.statistics import wilson
-from forethought.modules.configurator import Configurator
 from forethought.planners import make_planner
 
 ITERATIONS = {"random_shooting": 1, "gradient": 10}
 
 
-def rethink(agent: Agent, planner: str, calls: int, proposals: int) -> int:
-    """Give the agent this planner and about so many predictor calls per decision; returns the candidates."""
-    thinking = agent.config.task.thinking
-    iterations = ITERATIONS.get(planner, 3)
-    plan_calls = calls * thinking.commit - proposals * thinking.horizon
-    candidates = max(plan_calls // (thinking.horizon * iterations), 2)
-    thinking = replace(
-        thinking,
-        planner=planner,
-        candidates=candidates,
-        iterations=iterations,
-        proposals=min(proposals, candidates - 1),
-    )
-    task = replace(agent.config.task, thinking=thinking)
-    agent.config = replace(agent.config, task=task)
-    agent.planner = make_planner(planner, agent.spaces.action)
-    modules: Modules = replace(agent.modules, configurator=Configurator(task))
-    agent.modules = modules
-    return candidates
+def thinking_of(agent: Agent, planner: str, calls: int, proposals: int) -> Agent:
+    """The same agent with this planner and at most so many predictor calls per decision."""
+    own = agent.config.task.thinking
+    asked = replace(own, planner=planner, iterations=ITERATIONS.get(planner, 3), proposals=proposals)
+    other = rethink(agent, thinking_within(calls, asked, agent.config.world_model.members))
+    other.planner = make_planner(planner, agent.spaces.action)
+    return other
 
 
 def main() -> None:
@@ -70,8 +57,9 @@ def main() -> None:
     print(f"{'planner':17}{'budget':>8}{'calls':>8}{'ms':>8}{'success %':>11}   95 %")
     for planner in arguments.planners:
         for budget in arguments.budgets:
-            candidates = rethink(agent, planner, budget, arguments.proposals)
-            (result,) = evaluate_protocol(agent, protocol, ("mode-2",), arguments.pairs, arguments.seed)
+            other = thinking_of(agent, planner, budget, arguments.proposals)
+            candidates = other.config.task.thinking.candidates
+            (result,) = evaluate_protocol(other, protocol, ("mode-2",), arguments.pairs, arguments.seed)
             interval = wilson(int(result.successes.sum()), arguments.pairs)
             low, mean, high = (100 * value for value in (interval.low, interval.mean, interval.high))
             rows.append([planner, budget, candidates, round(result.calls), result.milliseconds, mean, low, high])
