@@ -1,8 +1,8 @@
 """Success of Mode-2 against what a decision may cost, for every planner that fits: one trained agent, the same pairs.
 
 The plan's shape (horizon, hold, how much of a plan is carried out) stays the agent's; the number of candidates follows
-from the budget, in at most three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor offers
-nothing, so that the search is on its own.
+from the budget, in at most three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor
+offers nothing, so that the search is on its own.
 
     python benchmarks/budget.py runs/TwoRoom/seed0 --protocol two_room-cross-room-100 --pairs 200
 """
