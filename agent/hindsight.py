@@ -19,6 +19,7 @@ from ..planners import ActionSpace, uniform
 from .modes import Modules
 
 _SHARPNESS = 3.0
+"""How much better courses count for more, in standard deviations of their energies."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def short_plans(
     energy = plan_energy(costs, seeking(distance), terminal, configuration.discount)
     energy = energy.reshape(*energy.shape[:-1], courses, members).mean(-1)
     best = energy.amin(-1)
-    weights = (-_SHARPNESS * (energy - best.unsqueeze(-1)) / energy.std(-1, keepdim=True).clamp(min=1e-6)).softmax(-1)
+    spread = energy.std(-1, correction=0, keepdim=True).clamp(min=1e-6)  # one course alone spreads by 0, not NaN
+    weights = (-_SHARPNESS * (energy - best.unsqueeze(-1)) / spread).softmax(-1)
     first = encoded[:, :, 0] if m.world_model.actions.discrete else actions[:, :, 0]  # [N, S, P]
     mean = weights @ first
     if m.world_model.actions.discrete:

@@ -10,6 +10,7 @@ from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss
 from forethought.agent.hindsight import ShortPlans, seeking_energy, short_plans
 from forethought.agent.learning import Learner
+from forethought.agent.run import check_settings
 from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import uniform
 
@@ -118,3 +119,21 @@ def test_a_goal_that_is_passed_is_reached() -> None:
         end = agent.modules.critic(State(latent[:, 1, -1]), configuration).sum(-1)
     assert float(energy[0]) == pytest.approx(0.0, abs=1e-6)
     assert float(energy[1]) == pytest.approx(0.9 + 0.81 + 0.729 + 0.729 * float(end), rel=1e-4)
+
+
+def test_one_course_alone_is_followed() -> None:
+    agent = awake()
+    state, goal = State(torch.randn(N, 8)), torch.randn(N, G, 8)
+    weights = drive_weights(goal=1.0)
+    configuration = Configuration(weights, weights, goal=goal, horizon=STEPS)
+    draws = torch.Generator().manual_seed(0)
+    plans = short_plans(agent.modules, agent.modules.critic, state, configuration, 1, agent.spaces.action, draws)
+    assert set(plans.target.unique().tolist()) == {0.0, 1.0} and not plans.gain.any()
+
+
+@pytest.mark.parametrize("name", ["batch", "steps", "courses", "hindsight"])
+def test_nothing_to_learn_from_is_refused(name: str) -> None:
+    config = make_agent(goals=True).config
+    wrong = replace(config, behaviour=replace(config.behaviour, **{name: 0}))
+    with pytest.raises(ValueError, match=f"behaviour.{name} is 0, expected at least 1"):
+        check_settings(wrong)
