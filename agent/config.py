@@ -146,6 +146,8 @@ class Schedule:
     """World-model updates after the rounds with perception at rest, on latents that are computed once: cheap ones."""
     predictor_batch: int = 128
     """Windows per update of these."""
+    predictor_steps: int = 0
+    """Steps of the roll-out in these; 0: as many as before."""
     final_behaviour_updates: int = 0
     """Critic and actor updates at the end, with perception and world model at rest."""
     reanalyse: int = 0
@@ -161,7 +163,7 @@ class BehaviourLoss:
     """What critic and actor are trained on."""
 
     batch: int = 64
-    """Windows per update."""
+    """Windows per update; in goal tasks, states that short plans begin from: where the windows end."""
     steps: int = 8
     """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
     goals: Literal["any", "episode"] = "any"

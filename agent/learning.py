@@ -21,7 +21,7 @@ from ..modules.types import DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, masked_mean, perceive, world_model_loss
-from .hindsight import ShortPlans, seeking_energy, short_plans
+from .hindsight import Ends, ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
 from .modes import imagine, think, trajectory_energy
 
 
@@ -145,7 +145,7 @@ class Learner:
             FloatingPointError: The loss is not finite.
         """
         m = self.agent.modules
-        config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0)
+        config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0, inverse=0.0)
         loss, metrics = world_model_loss(m.perception, m.world_model, window, config, config.prediction, self.generator)
         self._step_model(loss, metrics, done, updates)
         return metrics
@@ -164,7 +164,8 @@ class Learner:
             return None
         with torch.no_grad():
             if config.task.goals:
-                state, goals = self._goal_pairs(window)
+                ends = self._ends(window)
+                state, goals = ends.state, ends.goal
             else:
                 state, goals = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
         goal = None
@@ -194,9 +195,10 @@ class Learner:
             return None
         with torch.no_grad():
             if dream is None or dream.goal is None:
-                state, goal = self._goal_pairs(window)
+                ends = self._ends(window)
+                state, goal, expected = ends.state, ends.goal, expected_ends(m, window, ends)
             else:
-                state, goal = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal
+                state, goal, expected = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal, None
         configuration = m.configurator("mode-2", State(goal), self.agent.device)
         configuration = replace(configuration, horizon=config.behaviour.steps)
         plans = short_plans(
@@ -205,7 +207,11 @@ class Learner:
         )  # fmt: skip
         if dream is not None:
             plans = replace(plans, energy=plans.energy.minimum(dream.energy.reshape(plans.energy.shape)))
-        return plans
+        return plans if expected is None else plans.also_from(expected)
+
+    def _ends(self, window: Window, count: int | None = None) -> Ends:
+        goals = self.agent.config.behaviour.hindsight
+        return window_ends(self.agent.modules.perception, window, goals, self.generator, count)
 
     def critic_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
         """One step of the critic: towards λ-returns, or in a goal task towards what short plans find."""
@@ -245,24 +251,6 @@ class Learner:
         logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]
         loss = critic.two_hot.loss(logits, plans.energy).mean()
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
-
-    def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, Tensor]:
-        """States ``[N, D]`` and goals of each ``[N, G, D]``: any of the window's states, or those of the episode.
-
-        As many as the window has transitions by default; G as the settings say.
-        """
-        perception, steps = self.agent.modules.perception, window.action.shape[1]
-        goals = self.agent.config.behaviour.hindsight
-        latent = perceive(perception, window)
-        count = len(latent) * steps if count is None else count
-        if window.goal is None:
-            states = latent.flatten(0, 1)
-            index = torch.randint(len(states), (1 + goals, count), generator=self.generator, device=states.device)
-            return State(states[index[0]]), states[index[1:].T]
-        goal = window.goal if window.latent is not None else perception(window.goal)
-        row, step = window.valid.nonzero(as_tuple=True)  # states of the first episode
-        index = torch.randint(len(row), (count,), generator=self.generator, device=row.device)
-        return State(latent[row[index], step[index]]), goal[row[index]]
 
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""
@@ -376,8 +364,8 @@ class Learner:
         count = config.schedule.reanalyse
         goal: State | None = None
         if config.task.goals:
-            state, goals = self._goal_pairs(window, count)
-            goal = State(goals[:, 0])
+            ends = self._ends(window, count)
+            state, goal = ends.state, State(ends.goal[:, 0])
         else:
             state = State(perceive(m.perception, window)[:count, 0])
         if not count:

@@ -51,7 +51,7 @@ def rooms(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=256, events=False),
         critic=CriticConfig(hidden=256, target_rate=0.03),
         actor=ActorConfig(hidden=128),
-        behaviour=BehaviourLoss(batch=32, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
+        behaviour=BehaviourLoss(batch=160, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
         model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
         schedule=Schedule(
             prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_500, final_behaviour_updates=1_200
@@ -63,17 +63,18 @@ def rooms(id: str) -> RunConfig:
     # wall or a door does is then learnt of every place at once, by latents that are maps.
     return replace(
         two_room,
-        env=replace(two_room.env, pairs="near_door", train_steps=32),
-        perception=replace(two_room.perception, latent=512, latents="map"),
+        env=replace(two_room.env, pairs="near_wall", train_steps=32),
+        perception=replace(two_room.perception, latent=1024, latents="map"),
         world_model=replace(two_room.world_model, predictor="conv", hidden=32),
         critic=replace(two_room.critic, target_rate=0.05),
-        behaviour=BehaviourLoss(batch=16, steps=4, courses=12, goals="episode", hindsight=8),
+        behaviour=BehaviourLoss(batch=64, steps=4, courses=12, goals="episode", hindsight=8),
         model_loss=WorldModelLoss(
-            steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.01,
+            steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.03,
             directions=64,
         ),
         schedule=Schedule(
-            prefill=96_000, prefill_updates=2_000, sticky=5, predictor_updates=2_000, final_behaviour_updates=4_000
+            prefill=96_000, prefill_updates=2_500, sticky=8, predictor_updates=4_000, predictor_batch=96,
+            predictor_steps=10, final_behaviour_updates=2_500,
         ),
     )  # fmt: skip
 

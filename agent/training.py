@@ -184,7 +184,7 @@ class Trainer:
         config, schedule = self.agent.config.model_loss, self.agent.config.schedule
         self.phase, self.whole = "predictor", False
         while self.tuned < updates:
-            window = self.draw(schedule.predictor_batch, config.steps, config.balance)
+            window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
             metrics = self.learner.predictor_update(window, self.tuned, updates)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
