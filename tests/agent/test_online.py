@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,7 +11,6 @@ import torch
 from forethought.agent.agent import Agent
 from forethought.agent.interaction import interact
 from forethought.agent.online import OnlineActing, OnlineLearning, one_step_error
-from forethought.agent.run import prepare
 from forethought.agent.training import Trainer
 from forethought.agent.worlds import build_env
 from forethought.envs.inverted import Inverted
@@ -22,7 +19,6 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from .point import point_settings
 from .small import fingerprints, make_agent, wake
 
 ENVS, BEFORE, AFTER, WITHIN = 8, 40, 110, 80
@@ -30,14 +26,8 @@ ENVS, BEFORE, AFTER, WITHIN = 8, 40, 110, 80
 
 
 @pytest.fixture(scope="module")
-def agent() -> Iterator[Agent]:
-    """An agent that knows the point's world; its actor is as it was born, and so acts at random when it samples."""
-    config = point_settings()
-    config = replace(config, schedule=replace(config.schedule, final_behaviour_updates=0, reanalyse=0))
-    agent, env = prepare(config)
-    Trainer(agent, env, lambda *_: None).run()
-    env.close()
-    yield agent
+def agent(point_trainer: Trainer) -> Agent:
+    return point_trainer.agent
 
 
 def errors(agent: Agent, learning: OnlineLearning, after: int = BEFORE) -> NDArray[np.float64]:
@@ -48,7 +38,9 @@ def errors(agent: Agent, learning: OnlineLearning, after: int = BEFORE) -> NDArr
     for _ in islice(interact(env, acting, seed=7), BEFORE + AFTER + 1):
         pass
     env.close()
-    return np.array(acting.errors)
+    found = np.array(acting.errors)
+    assert np.isfinite(found).all()
+    return found
 
 
 def test_after_inverted_controls_the_error_rises_and_falls_with_learning_alone(agent: Agent) -> None:
