@@ -182,12 +182,15 @@ class Outlook:
         critic: Spearman's rank correlation of TC with the realised cost.
         shuffled: The same with the realised costs of other times.
         present: Of the intrinsic cost felt in the state itself, IC(s), instead of TC.
+        best: Of the realised costs with themselves, equal ones ordered by chance: more is hardly possible where many
+            are equal.
     """
 
     states: int
     critic: float
     shuffled: float
     present: float
+    best: float
 
 
 def outlook(
@@ -218,10 +221,11 @@ def outlook(
             f"{here.sum()} states whose costs are known to the end; play longer, or hand over to the agent earlier"
         )
     before = np.concatenate([cost[:, :1], cost[:, :-1]], 1)
-    mixed = (generator or np.random.default_rng(0)).permutation(total[here])
+    draws, after = generator or np.random.default_rng(0), total[here].round(9)  # rounding errors order nothing
     return Outlook(
-        states=int(here.sum()),
-        critic=spearman(value[here], total[here]),
-        shuffled=spearman(value[here], mixed),
-        present=spearman(before[here], total[here]),
+        states=len(after),
+        critic=spearman(value[here], after),
+        shuffled=spearman(value[here], draws.permutation(after)),
+        present=spearman(before[here], after),
+        best=spearman(np.lexsort((draws.random(len(after)), after)).argsort(), after),
     )

@@ -1,4 +1,4 @@
-"""Learning while acting: controls are inverted in the middle of a run, and the error of what was expected falls again."""
+"""Learning while acting: controls are inverted in the middle of a run, and the prediction error falls again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the critic foresaw beside what was felt: it orders held-out states, perceived and imagined, and controls fail."""
+"""What the critic foresaw beside what was felt: it orders held-out states, perceived and imagined; controls fail."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def test_the_critic_orders_held_out_states_by_what_was_then_felt(life: Life, ahe
     assert found.critic > 0.7
     assert abs(found.shuffled) < 0.15
     assert found.critic > found.present
+    assert found.critic < found.best <= 1
 
 
 def other_critic(life: Life, shuffle: bool, monkeypatch: pytest.MonkeyPatch) -> Agent:

@@ -2,7 +2,15 @@ import math
 
 import numpy as np
 import pytest
-from forethought.agent.statistics import Interval, auroc, iqm, mean_interval, probability_of_improvement, spearman, wilson
+from forethought.agent.statistics import (
+    Interval,
+    auroc,
+    iqm,
+    mean_interval,
+    probability_of_improvement,
+    spearman,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""What Mode-1 keeps of Mode-2, at which price, and what it gives back (tests K1 to K4).
+
+Perception, world model and critic of a trained agent are left as they are. A policy that has learned nothing is taught
+Mode-2's plans: states from random play and, round by round, from where the policy leads itself; plans made anew in
+every update, without proposals of any actor. Beside it a policy that was taught the same plans at the wrong states.
+
+K1: return (success in rooms) of both modes, ms and predictor calls per decision.
+K2: planner iterations until the energy that a cold start finds at its end, with the policy's proposals beside without;
+    proposals are paid for, as so many candidates of an iteration.
+K3: divergence between policy and plans in held-out states, before and after.
+K4: K1 and K3 of the policy with shuffled lessons.
+
+    python benchmarks/distillation.py runs/TwoRoom/seed0
+    python benchmarks/distillation.py runs/CartPole-v1/seed0 --candidates 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from forethought.agent.agent import Agent, plan_width
+from forethought.agent.checkpoint import load_agent
+from forethought.agent.evaluation import Result, evaluate
+from forethought.agent.health import encode
+from forethought.agent.interaction import Behaviour, RandomBehaviour, interact
+from forethought.agent.learning import Learner
+from forethought.agent.outlook import HandOver, play
+from forethought.agent.policies import Lesson, distil, energy_curve, iterations_to, plan_for, with_policy
+from forethought.agent.protocols import evaluate_protocol, find_protocol
+from forethought.agent.recording import memory_for
+from forethought.agent.statistics import mean_interval, wilson
+from forethought.agent.worlds import build_env
+from forethought.modules.memory import ShortTermMemory
+from forethought.modules.types import Mode, State
+
+STREAMS = 16
+
+
+def gather(agent: Agent, memory: ShortTermMemory, behaviour: Behaviour, decisions: int, seed: int) -> None:
+    """Play in the training world and remember."""
+    goals = False if agent.config.task.goals else None
+    env = build_env(agent.config.env, STREAMS, seed=seed, held_out=False, terminate_on_success=goals)
+    memory.break_streams()
+    for step in itertools.islice(interact(env, behaviour, seed=seed), decisions // STREAMS):
+        goal = step.observation["desired_goal"] if memory.shape.goals else None
+        memory.write(step.seen, step.action, step.reward, step.terminated, step.truncated, goal=goal)
+    env.close()
+    memory.keep_latents(lambda percepts: encode(agent.modules.perception, percepts))
+
+
+def teach(agent: Agent, lesson: Lesson, arguments: argparse.Namespace, shuffle: bool) -> list[float]:
+    """Distil in rounds; returns the divergence in held-out states before and after each."""
+    learner, draws = Learner(agent, 1), np.random.default_rng(arguments.seed)
+    fresh, order = learner._fresh_plans, torch.Generator().manual_seed(arguments.seed)
+
+    def mixed(window: Any) -> Any:
+        state, goal, target, course = fresh(window)
+        return state, goal, target[torch.randperm(len(target), generator=order)], course
+
+    if shuffle:
+        learner._fresh_plans = mixed  # type: ignore[method-assign]
+    episode = agent.config.task.goals and agent.config.behaviour.goals == "episode"
+    memory = memory_for(agent, STREAMS, arguments.rounds * arguments.decisions + STREAMS, episode)
+    found = [lesson.divergence(agent)]
+    for count in range(arguments.rounds):
+        random = RandomBehaviour(
+            agent.spaces.action, STREAMS, count, plan_width(agent.spaces), agent.config.schedule.sticky
+        )
+        reacts = (
+            count > 0 and not agent.config.task.goals
+        )  # goals are drawn from all that was seen, random play shows most
+        behaviour = agent.begin(STREAMS, "mode-1", sample=True) if reacts else random
+        gather(agent, memory, behaviour, arguments.decisions, arguments.seed + count)
+        distil(learner, memory, arguments.updates // arguments.rounds, draws)
+        found.append(lesson.divergence(agent))
+    return found
+
+
+def held_out_states(agent: Agent, count: int, seed: int) -> tuple[State, State | None]:
+    """States that the run's own agent meets in held-out episodes, some random steps after their start, and goals."""
+    env = build_env(agent.config.env, count, seed=seed, held_out=True)
+    random = RandomBehaviour(agent.spaces.action, count, seed, 1, agent.config.schedule.sticky)
+    late = np.random.default_rng(seed).integers(12, size=count)
+    played = play(agent, env, HandOver(agent.begin(count, "mode-1"), random, late), 12, seed)
+    env.close()
+    return State(played.latent[:, -1]), None if played.goal is None else State(played.goal[:, -1])
+
+
+def measure(agent: Agent, mode: Mode, episodes: int, seed: int) -> Result:
+    """One mode on held-out episodes: the world's protocol where it has one."""
+    protocol = find_protocol(None, agent.config.env.id)
+    if protocol is not None:
+        return evaluate_protocol(agent, protocol, (mode,), episodes, seed)[0]
+    env = build_env(agent.config.env, episodes, seed=seed, held_out=True)
+    result = evaluate(mode, env, agent.begin(episodes, mode), seed=seed)
+    env.close()
+    return result
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--candidates", type=int, help="courses per iteration of Mode-2 (default: the agent's)")
+    parser.add_argument("--decisions", type=int, default=1_600, help="of each round of gathering states")
+    parser.add_argument("--rounds", type=int, default=4, help="of gathering and learning")
+    parser.add_argument("--updates", type=int, default=500, help="of the policy, over all rounds")
+    parser.add_argument("--plans", type=int, default=24, help="made anew in each of them")
+    parser.add_argument("--episodes", type=int, default=100, help="per row")
+    parser.add_argument("--iterations", type=int, default=9, help="of the cold start in K2")
+    parser.add_argument("--states", type=int, default=128, help="held-out states of K2 and K3")
+    parser.add_argument("--seed", type=int, default=1_000, help="of held-out episodes and of what is drawn")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--out", type=Path, help="CSV file (default: RUN/distillation.csv)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = options()
+    torch.set_num_threads(arguments.threads)
+    agent = load_agent(arguments.run)
+    thinking = replace(agent.config.task.thinking, proposals=0)
+    if arguments.candidates:
+        thinking = replace(thinking, candidates=arguments.candidates)
+    behaviour = replace(agent.config.behaviour, imitation=1.0, improvement=0.0, batch=max(16, arguments.plans))
+    schedule = replace(agent.config.schedule, reanalyse=arguments.plans, reanalyse_candidates=0)
+    agent.config = replace(agent.config, behaviour=behaviour, schedule=schedule)
+    task, seed = replace(agent.config.task, thinking=thinking), arguments.seed
+    pupils = {name: with_policy(agent, task, seed=1) for name in ("plans", "shuffled plans")}
+    state, goal = held_out_states(agent, arguments.states, seed)
+    lesson = plan_for(pupils["plans"], state, goal, torch.Generator(device=agent.device).manual_seed(seed))
+    rows: list[list[Any]] = [["what", "of", "value", "low", "high", "calls", "ms"]]
+    for name, pupil in pupils.items():
+        found = teach(pupil, lesson, arguments, name != "plans")
+        print(
+            f"divergence in held-out states, taught {name}: {', '.join(f'{value:.3f}' for value in found)}", flush=True
+        )
+        rows += [["divergence", f"{name}, round {count}", value, "", "", "", ""] for count, value in enumerate(found)]
+    print(f"{'row':28}{'calls':>8}{'ms':>8}{'success %' if task.goals else 'return':>11}   95 %")
+    modes: list[tuple[str, Agent, Mode]] = [
+        ("Mode-1, taught plans", pupils["plans"], "mode-1"),
+        ("Mode-1, shuffled plans", pupils["shuffled plans"], "mode-1"),
+        ("Mode-2", pupils["plans"], "mode-2"),
+    ]
+    for name, player, mode in modes:
+        result = measure(player, mode, arguments.episodes, seed)
+        if task.goals:
+            rate = wilson(int(result.successes.sum()), arguments.episodes)
+            low, mean, high = (100 * value for value in (rate.low, rate.mean, rate.high))
+        else:
+            interval = mean_interval(result.returns)
+            low, mean, high = interval.low, interval.mean, interval.high
+        print(
+            f"{name:28}{result.calls:8.0f}{result.milliseconds:8.3f}{mean:11.1f}   {low:.1f} … {high:.1f}", flush=True
+        )
+        rows.append(["return", name, mean, low, high, result.calls, result.milliseconds])
+    proposals = min(8, thinking.candidates // 2)
+    curves = [
+        energy_curve(pupils[name], state, goal, arguments.iterations, count, torch.Generator().manual_seed(seed + i))
+        for i, (name, count) in enumerate([("plans", 0), ("plans", proposals), ("shuffled plans", proposals)])
+    ]
+    cold = iterations_to(curves[0][-1], curves[0])
+    for name, curve in zip(("taught plans", "shuffled plans"), curves[1:], strict=True):
+        ratio = (proposals / thinking.candidates + iterations_to(curves[0][-1], curve)) / cold
+        share = wilson(int((ratio <= 1 / 3).sum()), len(ratio))
+        print(
+            f"iterations with proposals, {name}: median {ratio.median():.2f} of a cold start's, at most a third in "
+            f"{100 * share.mean:.0f} % of states ({100 * share.low:.0f} … {100 * share.high:.0f})"
+        )
+        rows.append(["iterations", name, float(ratio.median()), "", "", "", ""])
+        rows.append(["at most a third", name, 100 * share.mean, 100 * share.low, 100 * share.high, "", ""])
+    with (arguments.out or arguments.run / "distillation.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
