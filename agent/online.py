@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..modules.types import Mode
 from ..modules.world_model import WorldModel
-from .agent import Agent, Decision
+from .agent import Agent, Decision, plan_width
 from .health import encode
-from .interaction import Observation
+from .interaction import Behaviour, Exploring, Observation, RandomBehaviour
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,23 @@ class OnlineActing:
         settings: How to learn.
         mode: In which it acts; Mode-2 plans with what is learned.
         sample: Mode-1 draws from its policy.
+        exploration: Chance of a random action instead.
     """
 
     def __init__(
-        self, agent: Agent, num_envs: int, settings: OnlineLearning, mode: Mode = "mode-1", sample: bool = False
+        self,
+        agent: Agent,
+        num_envs: int,
+        settings: OnlineLearning,
+        mode: Mode = "mode-1",
+        sample: bool = False,
+        exploration: float = 0.0,
     ) -> None:
         self.agent, self.settings = copy.copy(agent), settings
         self.agent.modules = replace(agent.modules, world_model=copy.deepcopy(agent.modules.world_model))
         self.acting = self.agent.begin(num_envs, mode, sample)
+        random = RandomBehaviour(agent.spaces.action, num_envs, agent.config.seed, plan_width(agent.spaces))
+        self.behaviour: Behaviour = Exploring(self.acting, random, exploration) if exploration else self.acting
         predictor = self.agent.modules.world_model.predictor
         self.optimiser = torch.optim.Adam(predictor.parameters(), settings.learning_rate or 1.0)
         self.ring: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=settings.ring)
@@ -89,7 +98,7 @@ class OnlineActing:
         Raises:
             FloatingPointError: The error is not finite.
         """
-        decision = self.acting.act(observation, first, active)
+        decision = self.behaviour.act(observation, first, active)
         device = self.agent.device
         s = encode(self.agent.modules.perception, torch.from_numpy(self.acting.frames).to(device))
         if self.last is not None:

@@ -1,7 +1,8 @@
 """Controls are inverted in the middle of a run: does the one-step error fall again, and how soon? (tests W8, K6)
 
-The agent acts in Mode-1, drawing from its policy, in held-out episodes. Once with learning online and once without, on
-the same seeds; errors are those of each percept before anything was learned from it.
+The agent acts in Mode-1 in held-out episodes, every second action replaced by a random one: inverted, it would soon
+stand at a wall, where nothing is to be learned. Once with learning online and once without, on the same seeds; errors
+are those of each percept before anything was learned from it.
 
     python benchmarks/online.py runs/TwoRoom/seed0
 """
@@ -28,7 +29,7 @@ def run(agent: Agent, learning: OnlineLearning, arguments: argparse.Namespace) -
     """One-step error of every step."""
     env = Inverted(held_out_env(agent, arguments.streams, arguments.seed), arguments.before)
     agent.generator.manual_seed(arguments.seed)
-    acting = OnlineActing(agent, arguments.streams, learning, sample=True)
+    acting = OnlineActing(agent, arguments.streams, learning, sample=True, exploration=arguments.exploration)
     for _ in itertools.islice(interact(env, acting, seed=arguments.seed), arguments.before + arguments.after + 1):
         pass
     env.close()
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--after", type=int, default=240, help="steps after it")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of the predictor")
     parser.add_argument("--updates", type=int, default=1, help="gradient steps per step")
+    parser.add_argument("--exploration", type=float, default=0.5, help="chance of a random action")
     parser.add_argument("--seed", type=int, default=1_000, help="of held-out episodes")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, help="CSV file (default: RUN/online.csv)")

@@ -81,6 +81,17 @@ def test_mode_2_plans_with_what_was_learned() -> None:
     assert decision.calls > 0 and decision.planned.all()
 
 
+def test_it_learns_from_what_was_done_and_not_from_what_was_decided() -> None:
+    """A share of actions is replaced by random ones; what is remembered is the action that was taken."""
+    acting = OnlineActing(make_agent(), 50, OnlineLearning(), exploration=0.5)
+    x, every = np.ones((50, 2), np.float32), np.ones(50, np.bool_)
+    taken = acting.act(x, every, every).action
+    assert acting.last is not None and np.array_equal(acting.last[1].numpy(), taken)
+    assert 0.15 < (taken != acting.acting.course[:, 0]).mean() < 0.55  # of 3 actions the random one is often the same
+    acting.act(x, ~every, every)
+    assert np.array_equal(acting.ring[0][1].numpy(), taken)
+
+
 def test_an_episodes_end_and_an_idle_environment_are_no_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_agent()
     seen: list[int] = []
