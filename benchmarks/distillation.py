@@ -2,7 +2,8 @@
 
 Perception, world model and critic of a trained agent are left as they are. A policy that has learned nothing is taught
 Mode-2's plans: states from random play and, round by round, from where the policy leads itself; plans made anew in
-every update, without proposals of any actor. Beside it a policy that was taught the same plans at the wrong states.
+every update, without proposals of any actor. Beside it a policy that was taught the same plans at the wrong states, and
+the run's own policy as it was trained.
 
 K1: return (success in rooms) of both modes, ms and predictor calls per decision.
 K2: planner iterations until the energy that a cold start finds at its end, with the policy's proposals beside without;
@@ -10,7 +11,7 @@ K2: planner iterations until the energy that a cold start finds at its end, with
 K3: divergence between policy and plans in held-out states, before and after.
 K4: K1 and K3 of the policy with shuffled lessons.
 
-    python benchmarks/distillation.py runs/TwoRoom/seed0
+    python benchmarks/distillation.py runs/TwoRoom/seed0 --rounds 1 --decisions 6400 --updates 1500
     python benchmarks/distillation.py runs/CartPole-v1/seed0 --candidates 32
 """
 
@@ -133,6 +134,8 @@ def main() -> None:
     agent.config = replace(agent.config, behaviour=behaviour, schedule=schedule)
     task, seed = replace(agent.config.task, thinking=thinking), arguments.seed
     pupils = {name: with_policy(agent, task, seed=1) for name in ("plans", "shuffled plans")}
+    trained = with_policy(agent, task, seed=1)
+    trained.modules = replace(trained.modules, actor=agent.modules.actor)
     state, goal = held_out_states(agent, arguments.states, seed)
     lesson = plan_for(pupils["plans"], state, goal, torch.Generator(device=agent.device).manual_seed(seed))
     rows: list[list[Any]] = [["what", "of", "value", "low", "high", "calls", "ms"]]
@@ -146,6 +149,7 @@ def main() -> None:
     modes: list[tuple[str, Agent, Mode]] = [
         ("Mode-1, taught plans", pupils["plans"], "mode-1"),
         ("Mode-1, shuffled plans", pupils["shuffled plans"], "mode-1"),
+        ("Mode-1, as trained", trained, "mode-1"),
         ("Mode-2", pupils["plans"], "mode-2"),
     ]
     for name, player, mode in modes:
@@ -161,16 +165,15 @@ def main() -> None:
         )
         rows.append(["return", name, mean, low, high, result.calls, result.milliseconds])
     proposals = min(8, thinking.candidates // 2)
-    curves = [
-        energy_curve(pupils[name], state, goal, arguments.iterations, count, torch.Generator().manual_seed(seed + i))
-        for i, (name, count) in enumerate([("plans", 0), ("plans", proposals), ("shuffled plans", proposals)])
-    ]
-    cold = iterations_to(curves[0][-1], curves[0])
-    for name, curve in zip(("taught plans", "shuffled plans"), curves[1:], strict=True):
-        ratio = (proposals / thinking.candidates + iterations_to(curves[0][-1], curve)) / cold
+    draws = torch.Generator(device=agent.device)
+    start = energy_curve(trained, state, goal, arguments.iterations, 0, draws.manual_seed(seed))
+    cold = iterations_to(start[-1], start)
+    for name, player in ({f"taught {name}": pupil for name, pupil in pupils.items()} | {"as trained": trained}).items():
+        curve = energy_curve(player, state, goal, arguments.iterations, proposals, draws.manual_seed(seed + 1))
+        ratio = (proposals / thinking.candidates + iterations_to(start[-1], curve)) / cold
         share = wilson(int((ratio <= 1 / 3).sum()), len(ratio))
         print(
-            f"iterations with proposals, {name}: median {ratio.median():.2f} of a cold start's, at most a third in "
+            f"iterations with proposals, policy {name}: median {ratio.median():.2f} of a cold start's, ≤ 1/3 in "
             f"{100 * share.mean:.0f} % of states ({100 * share.low:.0f} … {100 * share.high:.0f})"
         )
         rows.append(["iterations", name, float(ratio.median()), "", "", "", ""])
