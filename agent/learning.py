@@ -304,6 +304,14 @@ class Learner:
             parts = self._short_imitation(plans)
         if dream is not None:
             parts += self._improvement(dream)
+        return self._step_actor(parts)
+
+    def imitate(self, state: State, goal: State | None, target: Tensor) -> Metrics:
+        """One step of the actor towards given plans: their targets ``[N, P]`` in states and goals ``[N, D]``."""
+        return self._step_actor(self._towards(state, goal, target, 1.0))
+
+    def _step_actor(self, parts: list[tuple[str, float, Tensor]]) -> Metrics:
+        """Descend on weighted parts of the actor's loss; without any, nothing happens."""
         if not parts:
             return {}
         loss = torch.stack([weight * value for _, weight, value in parts]).sum()
@@ -328,12 +336,20 @@ class Learner:
                     course = torch.cat([window.course[planned], course])
             if not len(target):
                 return []
-            configuration = m.configurator("mode-1", goal, self.agent.device)
             weight = self._advantage(state, goal, course) if config.behaviour.advantage else 1.0
+        return self._towards(state, goal, target, weight)
+
+    def _towards(
+        self, state: State, goal: State | None, target: Tensor, weight: Tensor | float
+    ) -> list[tuple[str, float, Tensor]]:
+        """Weighted cross-entropy of the actor to targets of plans, and its entropy."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        with torch.no_grad():
+            configuration = m.configurator("mode-1", goal, self.agent.device)
         policy = m.actor(state, configuration)
         return [
-            ("imitation", config.behaviour.imitation, (weight * policy.imitation_loss(target)).mean()),
-            ("actor_entropy", -config.behaviour.entropy, policy.entropy().mean()),
+            ("imitation", behaviour.imitation, (weight * policy.imitation_loss(target)).mean()),
+            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
         ]
 
     def _advantage(self, state: State, goal: State | None, course: Tensor) -> Tensor:
@@ -349,14 +365,7 @@ class Learner:
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
         """Imitation of short plans, the more the better they are than others, and the entropy."""
-        m, behaviour = self.agent.modules, self.agent.config.behaviour
-        configuration = m.configurator("mode-1", State(plans.goal), self.agent.device)
-        policy = m.actor(plans.state, configuration)
-        weight = _relative(plans.gain)
-        return [
-            ("imitation", behaviour.imitation, (weight * policy.imitation_loss(plans.target)).mean()),
-            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
-        ]
+        return self._towards(plans.state, State(plans.goal), plans.target, _relative(plans.gain))
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous

@@ -8,7 +8,6 @@ actor are its own. A `Learner` of it teaches the policy (`actor_update`) without
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,13 +16,13 @@ from torch import Tensor
 
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator, Task
-from ..modules.memory import ShortTermMemory
 from ..modules.types import State
 from ..planners import ActionSpace, Budget, Objective, Plan, Planner, Progress, Proposal, Watch
 from .agent import Agent, plan_target
-from .criterion import Metrics
-from .learning import Learner, to_device
+from .learning import Learner
 from .modes import think
+
+_TOGETHER = 256  # plans made in one batch
 
 
 def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
@@ -56,7 +55,7 @@ def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Plans of Mode-2 in N states that no learning has seen.
+    """Plans of Mode-2 in N states: to be learned from, or kept apart to see what was learned.
 
     Attributes:
         state: ``[N, D]``.
@@ -68,6 +67,15 @@ class Lesson:
     goal: State | None
     target: Tensor
 
+    def at(self, index: Tensor) -> Lesson:
+        """Some of the plans."""
+        goal = None if self.goal is None else State(self.goal.latent[index])
+        return Lesson(State(self.state.latent[index]), goal, self.target[index])
+
+    def shuffled(self, generator: torch.Generator) -> Lesson:
+        """The same plans, each in the state of another."""
+        return replace(self, target=self.target[torch.randperm(len(self.target), generator=generator)])
+
     def divergence(self, agent: Agent) -> float:
         """Mean D(ǎ[0], A(s)): cross-entropy to the plans (discrete), negative log-likelihood of them (Box)."""
         with torch.no_grad():
@@ -77,11 +85,15 @@ class Lesson:
 
 @torch.no_grad()
 def plan_for(agent: Agent, state: State, goal: State | None, generator: torch.Generator) -> Lesson:
-    """Let Mode-2 plan in states ``[N, D]``; the actor proposes nothing."""
-    m = agent.modules
-    configuration = replace(m.configurator("mode-2", goal, agent.device), proposals=0)
-    plan = think(m, state, configuration, agent.planner, agent.spaces.action, None, generator)
-    return Lesson(state, goal, plan_target(plan))
+    """Let Mode-2 plan in states ``[N, D]``, some of them at a time; the actor proposes nothing."""
+    m, targets = agent.modules, []
+    for start in range(0, len(state.latent), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        towards = None if goal is None else State(goal.latent[some])
+        configuration = replace(m.configurator("mode-2", towards, agent.device), proposals=0)
+        s = State(state.latent[some])
+        targets.append(plan_target(think(m, s, configuration, agent.planner, agent.spaces.action, None, generator)))
+    return Lesson(state, goal, torch.cat(targets))
 
 
 @dataclass
@@ -133,25 +145,17 @@ def iterations_to(level: Tensor, curve: Tensor) -> Tensor:
     return torch.where(there[-1], count.to(curve.dtype), torch.inf)
 
 
-def distil(
-    learner: Learner,
-    memory: ShortTermMemory,
-    updates: int,
-    generator: np.random.Generator,
-    report: Callable[[int, Metrics], None] = lambda done, metrics: None,
-) -> None:
-    """Teach a policy what Mode-2 does in remembered states: min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12).
-
-    Plans are made anew in every update (`Schedule.reanalyse`), so that none of them is stale.
+def distil(learner: Learner, lesson: Lesson, updates: int, batch: int, generator: np.random.Generator) -> None:
+    """Teach a policy what Mode-2 does: min D(ǎ[0], A(s[0])) over plans drawn from a lesson (LeCun 2022, p. 12).
 
     Args:
         learner: Of the agent whose policy learns.
-        memory: Where its states come from.
+        lesson: Plans that were made beforehand.
         updates: Of the actor.
+        batch: Plans in each of them.
         generator: Draws them.
-        report: Told of every update.
     """
-    config = learner.agent.config.behaviour
-    for done in range(updates):
-        window = memory.sample(config.batch, config.steps, generator, goals=config.hindsight)
-        report(done, learner.actor_update(to_device(window, learner.agent.device)))
+    for _ in range(updates):
+        index = torch.from_numpy(generator.integers(len(lesson.target), size=batch))
+        part = lesson.at(index.to(lesson.target.device))
+        learner.imitate(part.state, part.goal, part.target)

@@ -1,8 +1,8 @@
 """What Mode-1 keeps of Mode-2, at which price, and what it gives back (tests K1 to K4).
 
 Perception, world model and critic of a trained agent are left as they are. A policy that has learned nothing is taught
-Mode-2's plans: states from random play and, round by round, from where the policy leads itself; plans made anew in
-every update, without proposals of any actor. Beside it a policy that was taught the same plans at the wrong states, and
+Mode-2's plans: in states of random play and, in reward tasks, round by round where the policy leads itself; plans are
+made without proposals of any actor. Beside it a policy that was taught the same plans at the wrong states, and
 the run's own policy as it was trained.
 
 K1: return (success in rooms) of both modes, ms and predictor calls per decision.
@@ -11,7 +11,7 @@ K2: planner iterations until the energy that a cold start finds at its end, with
 K3: divergence between policy and plans in held-out states, before and after.
 K4: K1 and K3 of the policy with shuffled lessons.
 
-    python benchmarks/distillation.py runs/TwoRoom/seed0 --rounds 1 --decisions 6400 --updates 1500
+    python benchmarks/distillation.py runs/TwoRoom/seed0
     python benchmarks/distillation.py runs/CartPole-v1/seed0 --candidates 32
 """
 
@@ -38,50 +38,50 @@ from forethought.agent.protocols import evaluate_protocol, find_protocol
 from forethought.agent.recording import memory_for
 from forethought.agent.statistics import mean_interval, wilson
 from forethought.agent.worlds import build_env
-from forethought.modules.memory import ShortTermMemory
 from forethought.modules.types import Mode, State
 
 STREAMS = 16
 
 
-def gather(agent: Agent, memory: ShortTermMemory, behaviour: Behaviour, decisions: int, seed: int) -> None:
-    """Play in the training world and remember."""
+def gather(agent: Agent, behaviour: Behaviour, decisions: int, count: int, seed: int) -> tuple[State, State | None]:
+    """Play in the training world, and take so many of the states that were seen, in goal tasks with others as goals."""
     goals = False if agent.config.task.goals else None
     env = build_env(agent.config.env, STREAMS, seed=seed, held_out=False, terminate_on_success=goals)
-    memory.break_streams()
+    memory = memory_for(agent, STREAMS, decisions + STREAMS)
     for step in itertools.islice(interact(env, behaviour, seed=seed), decisions // STREAMS):
-        goal = step.observation["desired_goal"] if memory.shape.goals else None
-        memory.write(step.seen, step.action, step.reward, step.terminated, step.truncated, goal=goal)
+        memory.write(step.seen, step.action, step.reward, step.terminated, step.truncated)
     env.close()
-    memory.keep_latents(lambda percepts: encode(agent.modules.perception, percepts))
+    window = memory.sample(count, 0, np.random.default_rng(seed))
+    latent = encode(agent.modules.perception, window.observation[:, 0])
+    return State(latent), State(latent.roll(1, 0)) if agent.config.task.goals else None
 
 
 def teach(agent: Agent, lesson: Lesson, arguments: argparse.Namespace, shuffle: bool) -> list[float]:
     """Distil in rounds; returns the divergence in held-out states before and after each."""
     learner, draws = Learner(agent, 1), np.random.default_rng(arguments.seed)
-    fresh, order = learner._fresh_plans, torch.Generator().manual_seed(arguments.seed)
-
-    def mixed(window: Any) -> Any:
-        state, goal, target, course = fresh(window)
-        return state, goal, target[torch.randperm(len(target), generator=order)], course
-
-    if shuffle:
-        learner._fresh_plans = mixed  # type: ignore[method-assign]
-    episode = agent.config.task.goals and agent.config.behaviour.goals == "episode"
-    memory = memory_for(agent, STREAMS, arguments.rounds * arguments.decisions + STREAMS, episode)
-    found = [lesson.divergence(agent)]
+    generator = torch.Generator(device=agent.device).manual_seed(arguments.seed)
+    found, lessons = [lesson.divergence(agent)], []
     for count in range(arguments.rounds):
-        random = RandomBehaviour(
-            agent.spaces.action, STREAMS, count, plan_width(agent.spaces), agent.config.schedule.sticky
-        )
-        reacts = (
-            count > 0 and not agent.config.task.goals
-        )  # goals are drawn from all that was seen, random play shows most
+        width, sticky = plan_width(agent.spaces), agent.config.schedule.sticky
+        random = RandomBehaviour(agent.spaces.action, STREAMS, count, width, sticky)
+        reacts = count > 0 and not agent.config.task.goals  # random play shows most states that can be goals
         behaviour = agent.begin(STREAMS, "mode-1", sample=True) if reacts else random
-        gather(agent, memory, behaviour, arguments.decisions, arguments.seed + count)
-        distil(learner, memory, arguments.updates // arguments.rounds, draws)
+        plans = arguments.plans // arguments.rounds
+        state, goal = gather(agent, behaviour, arguments.decisions, plans, arguments.seed + count)
+        made = plan_for(agent, state, goal, generator)
+        lessons.append(made.shuffled(generator) if shuffle else made)
+        distil(learner, joined(lessons), arguments.updates // arguments.rounds, arguments.batch, draws)
         found.append(lesson.divergence(agent))
     return found
+
+
+def joined(lessons: list[Lesson]) -> Lesson:
+    """Several lessons as one."""
+    goals = [lesson.goal.latent for lesson in lessons if lesson.goal is not None]
+    state, target = (
+        torch.cat(parts) for parts in zip(*((one.state.latent, one.target) for one in lessons), strict=True)
+    )
+    return Lesson(State(state), State(torch.cat(goals)) if goals else None, target)
 
 
 def held_out_states(agent: Agent, count: int, seed: int) -> tuple[State, State | None]:
@@ -110,9 +110,10 @@ def options() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--candidates", type=int, help="courses per iteration of Mode-2 (default: the agent's)")
     parser.add_argument("--decisions", type=int, default=1_600, help="of each round of gathering states")
-    parser.add_argument("--rounds", type=int, default=4, help="of gathering and learning")
-    parser.add_argument("--updates", type=int, default=500, help="of the policy, over all rounds")
-    parser.add_argument("--plans", type=int, default=24, help="made anew in each of them")
+    parser.add_argument("--rounds", type=int, default=3, help="of gathering, planning and learning")
+    parser.add_argument("--plans", type=int, default=4_096, help="to learn from, over all rounds")
+    parser.add_argument("--updates", type=int, default=3_000, help="of the policy, over all rounds")
+    parser.add_argument("--batch", type=int, default=128, help="plans in each update")
     parser.add_argument("--episodes", type=int, default=100, help="per row")
     parser.add_argument("--iterations", type=int, default=9, help="of the cold start in K2")
     parser.add_argument("--states", type=int, default=128, help="held-out states of K2 and K3")
@@ -129,9 +130,7 @@ def main() -> None:
     thinking = replace(agent.config.task.thinking, proposals=0)
     if arguments.candidates:
         thinking = replace(thinking, candidates=arguments.candidates)
-    behaviour = replace(agent.config.behaviour, imitation=1.0, improvement=0.0, batch=max(16, arguments.plans))
-    schedule = replace(agent.config.schedule, reanalyse=arguments.plans, reanalyse_candidates=0)
-    agent.config = replace(agent.config, behaviour=behaviour, schedule=schedule)
+    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, imitation=1.0))
     task, seed = replace(agent.config.task, thinking=thinking), arguments.seed
     pupils = {name: with_policy(agent, task, seed=1) for name in ("plans", "shuffled plans")}
     trained = with_policy(agent, task, seed=1)

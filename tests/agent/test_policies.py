@@ -31,19 +31,14 @@ def states(agent: Agent, seed: int, count: int = 128) -> State:
         return agent.modules.perception.encode(torch.from_numpy(places))
 
 
-def taught(trainer: Trainer, agent: Agent, updates: int = 100, shuffle: bool = False) -> Learner:
+def taught(trainer: Trainer, agent: Agent, shuffle: bool = False) -> None:
     """Distil Mode-2 of an agent into its own policy, or each plan into the state of another."""
-    learner, draws = Learner(agent, 1), torch.Generator().manual_seed(0)
-    fresh = learner._fresh_plans
-
-    def mixed(window: Any) -> Any:
-        state, goal, target, course = fresh(window)
-        return state, goal, target[torch.randperm(len(target), generator=draws)], course
-
-    if shuffle:
-        learner._fresh_plans = mixed  # type: ignore[method-assign]
-    distil(learner, trainer.memory, updates, np.random.default_rng(0))
-    return learner
+    window = trainer.memory.sample(1_000, 0, np.random.default_rng(0))
+    with torch.no_grad():
+        state = agent.modules.perception.encode(window.observation[:, 0])
+    draws = torch.Generator().manual_seed(0)
+    lesson = plan_for(agent, state, None, draws)
+    distil(Learner(agent, 1), lesson.shuffled(draws) if shuffle else lesson, 250, 64, np.random.default_rng(0))
 
 
 def mean_return(agent: Agent) -> float:

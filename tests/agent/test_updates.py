@@ -100,6 +100,12 @@ def imitation_of_short_plans(life: Life) -> None:
     learner.actor_update(life.window, None, learner.short_plans(life.window))
 
 
+def imitation_of_a_lesson(life: Life) -> None:
+    goal = State(torch.randn(ENVS, 8)) if life.agent.spaces.goals else None
+    state, target = State(torch.randn(ENVS, 8)), torch.full((ENVS, 3), 1 / 3)
+    set_behaviour(life, imitation=1.0).imitate(state, goal, target)
+
+
 def improvement(life: Life) -> None:
     learner = set_behaviour(life, imitation=0.0, improvement=1.0)
     learner.actor_update(life.window, learner.dream(life.window))
@@ -168,6 +174,7 @@ TABLE: dict[Callable[[Life], None], set[str]] = {
     critic_in_a_dream: {"critic", "target critic"},
     imitation: {"actor"},
     imitation_by_advantage: {"actor"},
+    imitation_of_a_lesson: {"actor"},
     improvement: {"actor"},
     another_policy: set(),
     planning: set(),
