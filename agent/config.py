@@ -181,6 +181,9 @@ class BehaviourLoss:
     """Weight of the critic's loss on imagined states beside that on real ones."""
     imitation: float = 1.0
     """Weight of the actor's imitation of plans; in goal tasks without reanalysed ones, of those short plans."""
+    advantage: bool = False
+    """Imitate a plan the more, the less energy it has than the actor's own course, both judged by the present model;
+    one that is no better, or has gone stale, is not imitated. Off: all plans alike."""
     improvement: float = 0.0
     """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
     imagination: int = 12

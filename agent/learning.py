@@ -22,7 +22,7 @@ from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, masked_mean, perceive, world_model_loss
 from .hindsight import Ends, ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
-from .modes import imagine, think, trajectory_energy
+from .modes import Energy, imagine, propose, think, trajectory_energy
 
 
 @dataclass(frozen=True)
@@ -292,6 +292,14 @@ class Learner:
             parts = self._short_imitation(plans)
         if dream is not None:
             parts += self._improvement(dream)
+        return self._step_actor(parts)
+
+    def imitate(self, state: State, goal: State | None, target: Tensor) -> Metrics:
+        """One step of the actor towards given plans: their targets ``[N, P]`` in states and goals ``[N, D]``."""
+        return self._step_actor(self._towards(state, goal, target, 1.0))
+
+    def _step_actor(self, parts: list[tuple[str, float, Tensor]]) -> Metrics:
+        """Descend on weighted parts of the actor's loss; without any, nothing happens."""
         if not parts:
             return {}
         loss = torch.stack([weight * value for _, weight, value in parts]).sum()
@@ -304,31 +312,48 @@ class Learner:
         """Cross-entropy to the plans remembered in the window and to some made anew, and the entropy."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
-            state, goal, target = self._fresh_plans(window)
+            state, goal, target, course = self._fresh_plans(window)
             if not config.task.goals:
-                planned = window.planned.flatten() > 0
-                remembered = perceive(m.perception, window).flatten(0, 1)[planned]
+                # with `advantage` only the first plan of a window, whose whole course is known
+                steps = 1 if config.behaviour.advantage else window.planned.shape[1]
+                planned = window.planned[:, :steps].flatten() > 0
+                remembered = perceive(m.perception, window)[:, :steps].flatten(0, 1)[planned]
                 state = State(torch.cat([remembered, state.latent]))
-                target = torch.cat([window.plan.flatten(0, 1)[planned], target])
+                target = torch.cat([window.plan[:, :steps].flatten(0, 1)[planned], target])
+                if config.behaviour.advantage:
+                    course = torch.cat([window.course[planned], course])
             if not len(target):
                 return []
+            weight = self._advantage(state, goal, course) if config.behaviour.advantage else 1.0
+        return self._towards(state, goal, target, weight)
+
+    def _towards(
+        self, state: State, goal: State | None, target: Tensor, weight: Tensor | float
+    ) -> list[tuple[str, float, Tensor]]:
+        """Weighted cross-entropy of the actor to targets of plans, and its entropy."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        with torch.no_grad():
             configuration = m.configurator("mode-1", goal, self.agent.device)
         policy = m.actor(state, configuration)
         return [
-            ("imitation", config.behaviour.imitation, policy.imitation_loss(target).mean()),
-            ("actor_entropy", -config.behaviour.entropy, policy.entropy().mean()),
+            ("imitation", behaviour.imitation, (weight * policy.imitation_loss(target)).mean()),
+            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
         ]
+
+    def _advantage(self, state: State, goal: State | None, course: Tensor) -> Tensor:
+        """Weights ``[N]`` of plans with courses ``[N, H, ...]``: F of the actor's own course minus F of the plan's.
+
+        Both are imagined by the present model, so that a plan of an older one counts for what it is worth now.
+        """
+        m = self.agent.modules
+        configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=1)
+        own = propose(m, state, configuration, self.generator)
+        energy = Energy(m, state, configuration)(torch.cat([own, course.unsqueeze(1).to(own.dtype)], dim=1))
+        return _relative(energy[:, 0] - energy[:, 1])
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
         """Imitation of short plans, the more the better they are than others, and the entropy."""
-        m, behaviour = self.agent.modules, self.agent.config.behaviour
-        configuration = m.configurator("mode-1", State(plans.goal), self.agent.device)
-        policy = m.actor(plans.state, configuration)
-        weight = plans.gain / plans.gain.mean().clamp(min=1e-6)
-        return [
-            ("imitation", behaviour.imitation, (weight.clamp(max=4.0) * policy.imitation_loss(plans.target)).mean()),
-            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
-        ]
+        return self._towards(plans.state, State(plans.goal), plans.target, _relative(plans.gain))
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous
@@ -358,8 +383,8 @@ class Learner:
             ("dream_entropy", -behaviour.improvement * behaviour.dream_entropy, entropy),
         ]
 
-    def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor]:
-        """States, goals (None in reward tasks) and plan targets of as many plans as `Schedule.reanalyse` says."""
+    def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor, Tensor]:
+        """States, goals (None in reward tasks), targets and courses of as many plans as `Schedule.reanalyse` says."""
         m, config = self.agent.modules, self.agent.config
         count = config.schedule.reanalyse
         goal: State | None = None
@@ -369,12 +394,18 @@ class Learner:
         else:
             state = State(perceive(m.perception, window)[:count, 0])
         if not count:
-            return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
+            return state, goal, window.plan.new_zeros(0, window.plan.shape[-1]), window.course[:0]
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)
         if config.schedule.reanalyse_candidates:
             configuration = replace(configuration, candidates=config.schedule.reanalyse_candidates)
         plan = think(m, state, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator)
-        return state, goal, plan_target(plan)
+        return state, goal, plan_target(plan), plan.actions
+
+
+def _relative(gain: Tensor) -> Tensor:
+    """Weights of gains: 0 for a loss, 1 for the mean gain, at most 4."""
+    gain = gain.clamp(min=0)
+    return (gain / gain.mean().clamp(min=1e-6)).clamp(max=4.0)
 
 
 def learning_rate_factor(done: int, updates: int) -> float:

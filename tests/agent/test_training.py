@@ -185,8 +185,8 @@ def test_an_actor_taught_shuffled_plans_fails(life: Life, shuffled: bool) -> Non
         fresh = learner._fresh_plans
 
         def plans(window: Any) -> Any:
-            state, goal, target = fresh(window)
-            return state, goal, target[torch.randperm(len(target), generator=draws)] if shuffled else target
+            state, goal, target, course = fresh(window)
+            return state, goal, target[torch.randperm(len(target), generator=draws)] if shuffled else target, course
 
         learner._fresh_plans = plans  # type: ignore[method-assign]
         memory, sampler = life.trainer.memory, np.random.default_rng(0)
