@@ -143,6 +143,9 @@ def register() -> None:
                 vector_entry_point=f"{__name__}:make_vector",
                 kwargs={"env": env},
             )
+    if f"{_NAMESPACE}/Recall-v0" not in gymnasium.registry:
+        home = __name__.removesuffix("make") + "recall"
+        gymnasium.register(f"{_NAMESPACE}/Recall-v0", entry_point=f"{home}:RecallEnv")
     if f"{_NAMESPACE}/Genie-v0" not in gymnasium.registry:
         home = __name__.removesuffix("make") + "genie"
         gymnasium.register(

@@ -8,7 +8,7 @@ LeCun 2022, section 4.7 (pp. 35–36), with batches of B memories of N slots:
     k[j*] = q, v[j*] = r                                            allocate a slot, where q is new
 
 A memory is a frozen value: writing returns another one, so that it can be undone, branched and differentiated in
-queries, keys and values. The match is a similarity (the paper's equation calls it a dissimilarity, and uses it as this).
+queries, keys and values. The match is a similarity; the paper calls it a dissimilarity but uses it as this.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def test_calibration_of_the_sharpness(width: int, slots: int, expected: tuple[fl
         assert float(1 - residual) == pytest.approx(table, abs=0.03)
 
 
-@pytest.mark.parametrize(("gate", "known", "novel"), [(5, 1.00, 0.97), (10, 1.00, 0.18), (13, 1.00, 0.01), (15, 0.99, 0.00)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gate", "known", "novel"), [(5, 1.00, 0.97), (10, 1.00, 0.18), (13, 1.00, 0.01), (15, 0.99, 0.00)]
+)
 def test_calibration_of_the_gate(gate: int, known: float, novel: float) -> None:
     """Read mass on stored and on new keys: d = 64, 256 slots, β = 20, γ = e⁵ … e¹⁵."""
     keys, match = units(8, 256, 64), Match(20.0, float(gate))

@@ -33,7 +33,7 @@ def read(memory: ShortTermMemory, steps: int, start: int, stream: int = 0) -> Wi
 
 
 def every_window(memory: ShortTermMemory, steps: int) -> Window:
-    count = memory._starts(steps)
+    count = memory.starts(steps)
     streams, starts = np.meshgrid(np.arange(memory.streams), np.arange(count), indexing="ij")
     return memory.read(streams.ravel(), starts.ravel(), steps)
 
