@@ -1,9 +1,9 @@
 """Recall: a world that only an agent with a memory can solve, small enough to be learned in seconds.
 
-First each of S symbols is shown once, in any order, with a side of its own, left or right by chance. Then comes a wait
+First each of S symbols is shown once, in any order, half of them on the left and half on the right. Then comes a wait
 without anything to see. At last one of the symbols is shown alone, and the agent says on which side it was: reward 1 if
-that is right, −1 if not, and the episode ends. What it does before does not matter. Without a memory of which symbol went
-with which side nothing beats chance, whose mean return is 0; a memory that only mixes up what was seen does not help.
+that is right, −1 if not, and the episode ends. What it does before does not matter. Without a memory of which symbol was
+on which side nothing beats chance, whose mean return is 0; nor does a mean of all that was seen, which is always the same.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
     neither), and 1 where it is a question. Actions: 0 left, 1 right.
 
     Args:
-        symbols: S.
+        symbols: S, an even number.
         wait: Steps between the last symbol and the question.
         render_mode: None; there is nothing to be drawn.
 
     Raises:
-        ValueError: No symbol, or a negative wait.
+        ValueError: An odd number of symbols, or a negative wait.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as Gymnasium declares it)
 
-    def __init__(self, symbols: int = 3, wait: int = 2, render_mode: str | None = None) -> None:
-        if symbols < 1 or wait < 0:
-            raise ValueError(f"{symbols} symbols and a wait of {wait} steps; expected at least 1 and at least 0")
+    def __init__(self, symbols: int = 2, wait: int = 2, render_mode: str | None = None) -> None:
+        if symbols < 2 or symbols % 2 or wait < 0:
+            raise ValueError(f"{symbols} symbols and a wait of {wait} steps; expected 2, 4 … and a wait from 0")
         self.symbols, self.wait, self.render_mode = symbols, wait, render_mode
         self.observation_space = spaces.Box(0.0, 1.0, (symbols + 3,), np.float32)
         self.action_space = spaces.Discrete(2)
@@ -62,7 +62,7 @@ class RecallEnv(gymnasium.Env[Observation, np.int64]):
         """Draw order, sides and question."""
         super().reset(seed=seed)
         draws = self.np_random
-        self.order, self.sides = draws.permutation(self.symbols), draws.integers(2, size=self.symbols)
+        self.order, self.sides = draws.permutation(self.symbols), draws.permutation(self.symbols) % 2
         self.asked, self.steps = int(draws.integers(self.symbols)), 0
         return self._observe(), {}
 

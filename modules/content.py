@@ -120,10 +120,14 @@ def recall(memory: ContentMemory, query: Tensor, match: Match) -> Recalled:
     batch, _, width = memory.keys.shape
     if query.dim() != 3 or query.shape[0] != batch or query.shape[-1] != width:
         raise ValueError(f"queries {list(query.shape)} to {batch} memories with keys of {width}; expected [B, Q, D]")
-    cosine = F.normalize(query, dim=-1) @ memory.keys.transpose(1, 2)  # [B, Q, N]
-    known = (memory.usage > 0).unsqueeze(1)
-    scores = gated(cosine.masked_fill(~known, -torch.inf), match)
+    scores = _scores(memory, F.normalize(query, dim=-1), match)
     return Recalled(scores @ memory.values, scores)
+
+
+def _scores(memory: ContentMemory, query: Tensor, match: Match) -> Tensor:
+    """c ``[B, Q, N]`` of queries ``[B, Q, D]`` of length 1."""
+    cosine = query @ memory.keys.transpose(1, 2)
+    return gated(cosine.masked_fill((memory.usage == 0).unsqueeze(1), -torch.inf), match)
 
 
 def write(
@@ -142,17 +146,18 @@ def write(
         match: β, γ and from which novelty on a slot is allocated.
         where: Which of the memories are written to ``[B]``; all by default.
     """
-    found = recall(memory, query.unsqueeze(1), match)
-    new = (found.novelty > match.novelty).squeeze(1)  # [B]
+    query = F.normalize(query, dim=-1).unsqueeze(1)
+    found = _scores(memory, query, match).squeeze(1)
+    new = 1 - found.sum(-1) > match.novelty  # [B]
     place = F.one_hot(memory.usage.argmin(-1), memory.usage.shape[-1]).to(value.dtype)  # [B, N]
-    scores = torch.where(new.unsqueeze(-1), place, found.scores.squeeze(1))
+    scores = torch.where(new.unsqueeze(-1), place, found)
     if where is not None:
         new, scores = new & where, scores * where.unsqueeze(-1)
     taken = (place * new.unsqueeze(-1)).unsqueeze(-1) > 0
     share = scores.unsqueeze(-1)
     faded = (_FADE * memory.usage).clamp(min=_LEAST).masked_fill((memory.usage == 0) | taken.squeeze(-1), 0.0)
     return ContentMemory(
-        keys=torch.where(taken, F.normalize(query, dim=-1).unsqueeze(1), memory.keys),
+        keys=torch.where(taken, query, memory.keys),
         values=share * value.unsqueeze(1) + (1 - share) * memory.values,
         usage=(faded + scores).detach(),
     )

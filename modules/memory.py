@@ -245,13 +245,13 @@ class ShortTermMemory:
         self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
     ) -> Tensor:
         """For each start half the time the goal its first episode was given, else what was seen in that episode."""
-        ages = self.data["age"][:, self._slots(np.arange(self.starts(0), dtype=np.int64))].astype(np.int64)
+        ages = self.data["age"][:, self.slots(np.arange(self.starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
         begun = np.concatenate([ages == 0, np.ones_like(ages[:, :1], np.bool_)], axis=1)  # or the newest entry's end
         end = np.array([at + 1 + begun[e, at + 1 :].argmax() for e, at in zip(stream, start, strict=True)])
         given = (begin >= 0) & (generator.random(len(start)) < 0.5)
-        seen = self._slots(generator.integers(begin.clip(min=0), end))
-        asked = self._slots(begin.clip(min=0))
+        seen = self.slots(generator.integers(begin.clip(min=0), end))
+        asked = self.slots(begin.clip(min=0))
         if self.latents is not None and self.goal_latents is not None:
             drawn, wanted = self.latents[stream, seen], self.goal_latents[stream, asked]
         else:
@@ -273,7 +273,7 @@ class ShortTermMemory:
         margin = self.history - 1 if self.filled == self.length else 0
         return self.filled - steps - margin
 
-    def _slots(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+    def slots(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ring slots of positions counted from the oldest readable entry."""
         full = self.filled == self.length
         oldest = self.cursor + self.history - 1 if full else 0
@@ -311,7 +311,7 @@ class ShortTermMemory:
         start = generator.integers(starts, size=batch)
         wanted = round(balance * batch)
         if wanted:
-            order = self._slots(np.arange(starts + steps - 1, dtype=np.int64))
+            order = self.slots(np.arange(starts + steps - 1, dtype=np.int64))
             reward = self.data["reward"].astype(np.float32, copy=False)
             event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
             if not event.all():  # with a reward at every step nothing is an event
@@ -330,7 +330,7 @@ class ShortTermMemory:
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, past: int = 0) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""
         before, remembered = self._past(stream, start, past) if past else (None, None)
-        slots = self._slots(start[:, None] + np.arange(steps + 1))
+        slots = self.slots(start[:, None] + np.arange(steps + 1))
         rows = stream[:, None]
         data = self.data
         terminated = data["terminated"][rows, slots[:, :-1]].astype(np.bool_)
@@ -358,9 +358,9 @@ class ShortTermMemory:
         """Percepts before each start ``[B, P, history, *shape]``, and where they are of its episode ``[B, P]``."""
         back = np.arange(count, 0, -1)
         position = start[:, None] - back
-        age = self.data["age"][stream, self._slots(start)].astype(np.int64)
+        age = self.data["age"][stream, self.slots(start)].astype(np.int64)
         remembered = (position >= 0) & (back <= age[:, None])
-        percepts = self._percepts(stream[:, None], self._slots(position.clip(min=0)))
+        percepts = self._percepts(stream[:, None], self.slots(position.clip(min=0)))
         return percepts, torch.from_numpy(remembered.astype(np.float32))
 
 

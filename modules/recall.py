@@ -55,8 +55,9 @@ class Recall(nn.Module):
         self.key = nn.Linear(latent, config.keys, bias=False)
         self.query = nn.Linear(latent, config.keys, bias=False)
         self.value = nn.Linear(latent, config.values, bias=False)
+        nn.init.orthogonal_(self.value.weight)  # what is recalled is as large as what was seen
         with torch.no_grad():
-            self.query.weight.copy_(self.key.weight)
+            self.query.weight.copy_(nn.init.orthogonal_(self.key.weight))
         self.reading = Match(config.sharpness, acceptance=0.0)  # an open gate: what to leave alone can be learned
         self.writing = Match(config.sharpness, acceptance=config.sharpness * config.accept)
 
