@@ -155,8 +155,7 @@ class Schedule:
     capacity: int = 100_000
     """Entries of the short-term memory."""
     memory_gib: float = 16.0
-    """GiB that the short-term memory may take; a larger one lives in a temporary file (under TMPDIR) mapped into
-    memory."""
+    """GiB that the short-term memory may take; a larger one lives in a temporary file under TMPDIR. 0: in any case."""
 
 
 @dataclass(frozen=True)

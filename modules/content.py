@@ -151,11 +151,12 @@ def write(
     new = 1 - found.sum(-1) > match.novelty  # [B]
     place = F.one_hot(memory.usage.argmin(-1), memory.usage.shape[-1]).to(value.dtype)  # [B, N]
     scores = torch.where(new.unsqueeze(-1), place, found)
+    fade = torch.full_like(scores[:, :1], _FADE)
     if where is not None:
-        new, scores = new & where, scores * where.unsqueeze(-1)
+        new, scores, fade = new & where, scores * where.unsqueeze(-1), fade.where(where.unsqueeze(-1), 1.0)
     taken = (place * new.unsqueeze(-1)).unsqueeze(-1) > 0
     share = scores.unsqueeze(-1)
-    faded = (_FADE * memory.usage).clamp(min=_LEAST).masked_fill((memory.usage == 0) | taken.squeeze(-1), 0.0)
+    faded = (fade * memory.usage).clamp(min=_LEAST).masked_fill((memory.usage == 0) | taken.squeeze(-1), 0.0)
     return ContentMemory(
         keys=torch.where(taken, query, memory.keys),
         values=share * value.unsqueeze(1) + (1 - share) * memory.values,
@@ -166,6 +167,15 @@ def write(
 def used(memory: ContentMemory, scores: Tensor) -> ContentMemory:
     """The same memory, whose slots know that they were read with scores ``[B, Q, N]``."""
     return replace(memory, usage=(memory.usage + scores.sum(1)).detach())
+
+
+def scrambled(memory: ContentMemory, generator: torch.Generator) -> ContentMemory:
+    """The same memory with the keys of its filled slots exchanged at random: the control of whether content matters."""
+    filled = (memory.usage > 0).to(memory.keys.dtype)
+    draws = torch.rand(filled.shape, generator=generator, device=filled.device)
+    places = torch.argsort(filled, dim=-1, descending=True, stable=True).unsqueeze(-1).expand_as(memory.keys)
+    others = torch.argsort(filled + draws, dim=-1, descending=True).unsqueeze(-1).expand_as(memory.keys)
+    return replace(memory, keys=memory.keys.scatter(1, places, memory.keys.gather(1, others)))
 
 
 def forget(memory: ContentMemory, where: Tensor) -> ContentMemory:

@@ -118,8 +118,7 @@ class ShortTermMemory:
             layout["goal"] = ((*lead, *shape.observation), frame)
         size = sum(math.prod(form) * np.dtype(kind).itemsize for form, kind in layout.values())
         self.mapped = size > gib * 2**30
-        make = _mapped if self.mapped else np.zeros
-        self.data: dict[str, Array] = {name: make(form, kind) for name, (form, kind) in layout.items()}
+        self.data: dict[str, Array] = {name: _zeros(form, kind, self.mapped) for name, (form, kind) in layout.items()}
         self.latents: Tensor | None = None
         self.goal_latents: Tensor | None = None
         self.cursor = 0
@@ -364,14 +363,14 @@ class ShortTermMemory:
         return percepts, torch.from_numpy(remembered.astype(np.float32))
 
 
-def _mapped(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-    """Zeros in a temporary file, which goes when the array goes.
+def _zeros(shape: tuple[int, ...], kind: type[np.generic], mapped: bool) -> Array:
+    """Zeros in main memory, or in a temporary file that is mapped into it and goes when the array goes.
 
     Raises:
         OSError: There is no room for it.
     """
     size = math.prod(shape) * np.dtype(kind).itemsize
-    if not size:
+    if not mapped or not size:
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile() as file:
         try:

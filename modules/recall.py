@@ -7,6 +7,7 @@ foresee rewards and endings from [s; m]; actor and critic read the same state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,9 @@ class Recall(nn.Module):
 
     Queries start out equal to keys: what looks alike comes to mind.
 
+    Attributes:
+        disturb: What is done to a memory before it is read, for ablations; nothing by default.
+
     Args:
         config: Settings, with at least one slot.
         latent: Width D of what is seen.
@@ -58,6 +62,7 @@ class Recall(nn.Module):
         nn.init.orthogonal_(self.value.weight)  # what is recalled is as large as what was seen
         with torch.no_grad():
             self.query.weight.copy_(nn.init.orthogonal_(self.key.weight))
+        self.disturb: Callable[[ContentMemory], ContentMemory] | None = None
         self.reading = Match(config.sharpness, acceptance=0.0)  # an open gate: what to leave alone can be learned
         self.writing = Match(config.sharpness, acceptance=config.sharpness * config.accept)
 
@@ -72,7 +77,8 @@ class Recall(nn.Module):
     def _step(
         self, memory: ContentMemory, query: Tensor, key: Tensor, value: Tensor, where: Tensor
     ) -> tuple[Tensor, ContentMemory]:
-        found = recall(memory, query.unsqueeze(1), self.reading)
+        read = memory if self.disturb is None else self.disturb(memory)
+        found = recall(read, query.unsqueeze(1), self.reading)
         memory = used(memory, found.scores * where[:, None, None])
         return found.value.squeeze(1), write(memory, key, value, self.writing, where)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.statistics import auroc
-from forethought.modules.content import ContentMemory, Match, empty_memory, forget, gated, recall, used, write
+from forethought.modules.content import ContentMemory, Match, empty_memory, forget, gated, recall, scrambled, used, write
 from torch import Tensor
 
 MATCH = Match(sharpness=20.0, acceptance=10.0)
@@ -162,9 +162,23 @@ def test_memories_of_a_batch_are_their_own() -> None:
     keys = units(3, 16).float()
     memory = write(empty_memory(3, 4, 16, 1), keys, torch.ones(3, 1), MATCH, where=torch.tensor([True, False, True]))
     assert recall(memory, keys[:, None], MATCH).mass.flatten().round().tolist() == [1, 0, 1]
+    untouched = write(memory, units(3, 16, seed=8).float(), torch.ones(3, 1), MATCH, where=torch.zeros(3) > 0)
+    assert all(map(torch.equal, vars(untouched).values(), vars(memory).values()))
     memory = forget(memory, torch.tensor([True, False, False]))
     assert recall(memory, keys[:, None], MATCH).mass.flatten().round().tolist() == [0, 0, 1]
     assert float(recall(memory, keys[None, :1].expand(3, 1, 16), MATCH).mass[2]) < 0.1
+
+
+def test_scrambling_exchanges_the_keys_of_filled_slots_only() -> None:
+    usage = torch.tensor([[1.0, 0, 2, 3, 0], [0, 1, 0, 0, 0]])
+    memory = ContentMemory(torch.arange(5.0)[None, :, None].expand(2, 5, 1), torch.ones(2, 5, 1), usage)
+    orders = set()
+    for seed in range(40):
+        keys = scrambled(memory, torch.Generator().manual_seed(seed)).keys[..., 0].tolist()
+        assert sorted(keys[0]) == keys[1] == [0, 1, 2, 3, 4]
+        assert {keys[0][slot] for slot in (0, 2, 3)} == {0, 2, 3}
+        orders.add(tuple(keys[0]))
+    assert len(orders) == 6
 
 
 # ---- M3, W7: entities
