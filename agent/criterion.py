@@ -90,12 +90,10 @@ def world_model_loss(
     if config.regulariser == "ema" and target_perception is None:
         raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
     encoded = world_model.actions(window.action)
-    seen_width = perception.config.latent
+    width = perception.config.latent
     if window.latent is None and perception.recall is not None:
         steps, latent = list(range(encoded.shape[1] + 1)), perceive(perception, window)
-        # What will be recalled is foreseen; it is not made easy to foresee, or nothing would ever be recalled.
-        seen, recalled = latent[:, 1:, :seen_width], latent[:, 1:, seen_width:].detach()
-        target = torch.cat([seen.detach() if config.detach_target else seen, recalled], dim=-1)
+        target = _foreseen(latent[:, 1:], 0 if config.detach_target else width)
     elif window.latent is None:
         steps = _encoded_steps(encoded.shape[1], config.targets, generator)
         percept = random_shift(window.observation, config.shift, generator) if config.shift else window.observation
@@ -109,7 +107,7 @@ def world_model_loss(
     predicted = imagined[:, :, steps[1:]]
     error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    if (term := _against_collapse(latent[..., :seen_width], predicted, target, known, config, generator)) is not None:
+    if (term := _against_collapse(latent[..., :width], predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
     adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
     if config.time_similarity:
@@ -142,6 +140,14 @@ def _target(latent: Tensor, reached: Tensor, target_perception: Perception | Non
     with torch.no_grad():
         slow: Tensor = target_perception(reached)
     return slow
+
+
+def _foreseen(state: Tensor, width: int) -> Tensor:
+    """States ``[B, T, D+V]`` to be predicted, of which only the first ``width`` numbers learn from it.
+
+    What will be recalled is held still: recalling nothing would be the easiest to foresee.
+    """
+    return torch.cat([state[..., :width], state[..., width:].detach()], dim=-1)
 
 
 def _against_collapse(

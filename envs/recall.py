@@ -2,8 +2,9 @@
 
 First each of S symbols is shown once, in any order, half of them on the left and half on the right. Then comes a wait
 without anything to see. At last one of the symbols is shown alone, and the agent says on which side it was: reward 1 if
-that is right, −1 if not, and the episode ends. What it does before does not matter. Without a memory of which symbol was
-on which side nothing beats chance, whose mean return is 0; nor does a mean of all that was seen, which is always the same.
+that is right, −1 if not, and the episode ends. What it does before does not matter. Without a memory of which symbol
+was on which side nothing beats chance, whose mean return is 0; a mean of all that was seen is always the same and does
+not help.
 """
 
 from __future__ import annotations

@@ -92,9 +92,9 @@ class Recall(nn.Module):
         """
         memory = self.begin(len(latent), latent.device)
         brought = []
-        steps = (self.query(latent), self.key(latent), self.value(latent))
+        query, key, value = self.query(latent), self.key(latent), self.value(latent)
         for t in range(latent.shape[1]):
             memory = forget(memory, begins[:, t])
-            value, memory = self._step(memory, *(part[:, t] for part in steps), where[:, t])
-            brought.append(value)
+            read, memory = self._step(memory, query[:, t], key[:, t], value[:, t], where[:, t])
+            brought.append(read)
         return torch.stack(brought, dim=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Agent, Spaces
-from forethought.agent.config import RunConfig, Schedule
+from forethought.agent.config import RunConfig
 from forethought.agent.criterion import perceive, world_model_loss
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.learning import Learner

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.statistics import auroc
-from forethought.modules.content import ContentMemory, Match, empty_memory, forget, gated, recall, scrambled, used, write
+from forethought.modules.content import (
+    ContentMemory,
+    Match,
+    empty_memory,
+    forget,
+    gated,
+    recall,
+    scrambled,
+    used,
+    write,
+)
 from torch import Tensor
 
 MATCH = Match(sharpness=20.0, acceptance=10.0)
