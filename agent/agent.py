@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ class Acting:
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
-        recall = agent.modules.perception.recall
+        recall = agent.modules.perception.recall if agent.config.perception.recall.slots else None
         self.memory = None if recall is None else recall.begin(num_envs, agent.device)
 
     def state(self) -> dict[str, Tensor]:
@@ -226,9 +226,10 @@ class Acting:
 
     def _recall(self, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Tensor | None:
         """What the present percepts bring to mind ``[B, V]``; they are remembered where an episode goes on."""
-        perception = self.agent.modules.perception
-        if perception.recall is None or self.memory is None:
+        if self.memory is None:
             return None
+        perception = self.agent.modules.perception
+        assert perception.recall is not None
         device = self.agent.device
         with torch.no_grad():
             latent = perception(torch.from_numpy(self.frames).to(device))
@@ -245,16 +246,15 @@ class Acting:
         before = m.world_model.calls
         with torch.no_grad():
             percept = torch.from_numpy(self.frames[index]).to(device)
-            mind = None if recalled is None else recalled[torch.from_numpy(index).to(device)]
             configuration = m.configurator(self.mode, self._goal(observation, index), device)
+            if recalled is not None:
+                configuration = replace(configuration, recalled=recalled[torch.from_numpy(index).to(device)])
             if self.mode == "mode-1":
-                action = mode_1(m, percept, configuration, agent.generator, self.sample, mind)
+                action = mode_1(m, percept, configuration, agent.generator, self.sample)
                 self.course[index, 0] = action.cpu().numpy()
             else:
                 start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
-                result = mode_2(
-                    m, percept, configuration, agent.planner, agent.spaces.action, start, agent.generator, mind
-                )
+                result = mode_2(m, percept, configuration, agent.planner, agent.spaces.action, start, agent.generator)
                 self.course[index] = result.actions.cpu().numpy()
                 shifted = _tensors(shift(result, self.commit, agent.spaces.action))
                 for kept, new in zip(self.start, shifted, strict=True):

@@ -37,12 +37,7 @@ class Modules:
 
 
 def mode_1(
-    m: Modules,
-    x: Tensor,
-    configuration: Configuration,
-    generator: torch.Generator,
-    sample: bool = False,
-    recalled: Tensor | None = None,
+    m: Modules, x: Tensor, configuration: Configuration, generator: torch.Generator, sample: bool = False
 ) -> Tensor:
     """React: perceive, ask the actor, act. Neither the world model nor a cost is called.
 
@@ -52,12 +47,11 @@ def mode_1(
         configuration: From the configurator.
         generator: Draws the action where ``sample`` asks for it.
         sample: Draw from the policy instead of taking its mode.
-        recalled: What the percepts bring to mind ``[B, V]``, where perception recalls.
 
     Returns:
         Actions ``[B, ...]`` in the environment's units.
     """
-    s = m.perception.encode(x, configuration, recalled)
+    s = m.perception.encode(x, configuration)
     policy: Policy = m.actor(s, configuration)
     return policy.sample(generator) if sample else policy.mode()
 
@@ -70,7 +64,6 @@ def mode_2(
     action_space: ActionSpace,
     start: Distribution | None,
     generator: torch.Generator,
-    recalled: Tensor | None = None,
 ) -> Plan:
     """Think ahead: perceive, propose, simulate, evaluate, improve; the caller acts on the plan's first action(s).
 
@@ -82,9 +75,8 @@ def mode_2(
         action_space: Of one environment.
         start: Where to begin the search, usually the last plan shifted on; None for anywhere.
         generator: Draws candidates.
-        recalled: What the percepts bring to mind ``[B, V]``, where perception recalls.
     """
-    s = m.perception.encode(x, configuration, recalled)
+    s = m.perception.encode(x, configuration)
     return think(m, s, configuration, planner, action_space, start, generator)
 
 

@@ -117,7 +117,7 @@ def recall(id: str) -> RunConfig:
             steps=1, batch=64, balance=0.8, regulariser_weight=0.01, directions=16, learning_rate=3e-3
         ),
         behaviour=BehaviourLoss(batch=32, steps=4, learning_rate=3e-3),
-        schedule=Schedule(prefill=2_400, prefill_updates=500, reanalyse=32, final_behaviour_updates=100),
+        schedule=Schedule(prefill=2_400, prefill_updates=600, reanalyse=32, final_behaviour_updates=100),
         threads=1,
     )
 

@@ -125,21 +125,19 @@ class Perception(nn.Module):
         latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features))
         return latent.reshape(*lead, self.config.latent)
 
-    def encode(
-        self, observation: Tensor, configuration: Configuration | None = None, recalled: Tensor | None = None
-    ) -> State:
-        """The state that a percept shows (paper p. 7); the configuration does not modulate this first version.
+    def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
+        """The state that a percept shows (paper p. 7), and beside it what the configuration says that was recalled.
 
-        Args:
-            observation: Percepts ``[..., history, *shape]``.
-            configuration: From the configurator.
-            recalled: What they bring to mind ``[..., V]``, where there is recall; nothing by default.
+        Otherwise the configuration does not modulate this first version. Where there is recall and nothing was
+        recalled, zeros stand for it.
         """
         latent: Tensor = self(observation)
         if self.recall is None:
             return State(latent)
-        nothing = latent.new_zeros(*latent.shape[:-1], self.width - latent.shape[-1])
-        return State(torch.cat([latent, nothing if recalled is None else recalled], dim=-1))
+        recalled = None if configuration is None else configuration.recalled
+        if recalled is None:
+            recalled = latent.new_zeros(*latent.shape[:-1], self.width - latent.shape[-1])
+        return State(torch.cat([latent, recalled], dim=-1))
 
 
 def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:

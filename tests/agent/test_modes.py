@@ -235,7 +235,7 @@ def test_the_percepts_history_is_refilled_where_an_episode_begins(mode: Any) -> 
     seen: list[torch.Tensor] = []
     encode = agent.modules.perception.encode
 
-    def record(x: torch.Tensor, configuration: Any = None, recalled: Any = None) -> State:
+    def record(x: torch.Tensor, configuration: Any = None) -> State:
         seen.append(x.clone())
         return encode(x, configuration)
 
