@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..modules.actions import ActionEncoder, ActionSpace
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator
+from ..modules.content import ContentMemory, forget
 from ..modules.cost import IntrinsicCost
 from ..modules.critic import Critic
 from ..modules.perception import Perception
@@ -87,10 +88,11 @@ def build_networks(
     config: RunConfig, spaces: Spaces, actions: ActionEncoder
 ) -> tuple[Perception, WorldModel, Critic, Actor]:
     """The modules that have parameters, as the run's seed begins them."""
-    latent, goals = config.perception.latent, config.task.goals
+    goals = config.task.goals
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         perception = Perception(config.perception, spaces.shape)
+        latent = perception.width
         world_model = WorldModel(config.world_model, latent, actions, perception.grid)
         critic = Critic(config.critic, latent, goals=goals, grid=perception.grid)
         actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
@@ -172,12 +174,15 @@ class Acting:
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
+        recall = agent.modules.perception.recall if agent.config.perception.recall.slots else None
+        self.memory = None if recall is None else recall.begin(num_envs, agent.device)
 
     def state(self) -> dict[str, Tensor]:
         """What it will act on besides the next observation: recent ones, and the plans under way."""
         arrays = {"frames": self.frames, "course": self.course, "age": self.age, "known": self.known}
         start = {f"start{index}": part.clone() for index, part in enumerate(self.start)}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start
+        memory = {} if self.memory is None else {name: part.clone() for name, part in vars(self.memory).items()}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start | memory
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Undo `state`."""
@@ -188,6 +193,11 @@ class Acting:
         self.start = tuple(
             fitting(state[f"start{index}"], part).to(part.device) for index, part in enumerate(self.start)
         )
+        if self.memory is not None:
+            present = vars(self.memory)
+            self.memory = ContentMemory(
+                **{key: fitting(state[key], present[key]).to(self.agent.device) for key in present}
+            )
 
     def act(
         self, observation: Array | dict[str, Array], first: NDArray[np.bool_], active: NDArray[np.bool_]
@@ -205,15 +215,31 @@ class Acting:
         self.frames[first] = x[first][:, None]
         self.known &= ~first
         self.age[first] = self.commit
+        recalled = self._recall(first, active)
         due = active & (self.age >= self.commit)
         plan = np.zeros((len(first), plan_width(self.agent.spaces)), np.float32)
-        calls = self._decide(np.flatnonzero(due), observation, plan) if due.any() else 0
+        calls = self._decide(np.flatnonzero(due), observation, plan, recalled) if due.any() else 0
         action = self.course[np.arange(len(first)), np.minimum(self.age, self.course.shape[1] - 1)]
         self.age[active] += 1
         thought = self.mode == "mode-2"
         return Decision(action, plan, self.course if thought else None, due & thought, calls)
 
-    def _decide(self, index: NDArray[np.int64], observation: Array | dict[str, Array], plan: Array) -> int:
+    def _recall(self, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Tensor | None:
+        """What the present percepts bring to mind ``[B, V]``; they are remembered where an episode goes on."""
+        if self.memory is None:
+            return None
+        perception = self.agent.modules.perception
+        assert perception.recall is not None
+        device = self.agent.device
+        with torch.no_grad():
+            latent = perception(torch.from_numpy(self.frames).to(device))
+            memory = forget(self.memory, torch.from_numpy(first).to(device))
+            recalled, self.memory = perception.recall.step(memory, latent, torch.from_numpy(active).to(device))
+        return recalled
+
+    def _decide(
+        self, index: NDArray[np.int64], observation: Array | dict[str, Array], plan: Array, recalled: Tensor | None
+    ) -> int:
         """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used."""
         agent, device = self.agent, self.agent.device
         m = agent.modules
@@ -221,6 +247,8 @@ class Acting:
         with torch.no_grad():
             percept = torch.from_numpy(self.frames[index]).to(device)
             configuration = m.configurator(self.mode, self._goal(observation, index), device)
+            if recalled is not None:
+                configuration = replace(configuration, recalled=recalled[torch.from_numpy(index).to(device)])
             if self.mode == "mode-1":
                 action = mode_1(m, percept, configuration, agent.generator, self.sample)
                 self.course[index, 0] = action.cpu().numpy()

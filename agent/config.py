@@ -156,6 +156,8 @@ class Schedule:
     """Courses of action per iteration of those plans; 0: as many as when acting."""
     capacity: int = 100_000
     """Entries of the short-term memory."""
+    memory_gib: float = 16.0
+    """GiB that the short-term memory may take; a larger one lives in a temporary file under TMPDIR. 0: in any case."""
 
 
 @dataclass(frozen=True)

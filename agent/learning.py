@@ -20,7 +20,7 @@ from ..modules.regularisers import follow
 from ..modules.types import DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .criterion import Metrics, masked_mean, perceive, world_model_loss
+from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
 from .hindsight import Ends, ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
 from .modes import Energy, imagine, propose, think, trajectory_energy
 
@@ -146,6 +146,7 @@ class Learner:
         """
         m = self.agent.modules
         config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0, inverse=0.0)
+        window = carried(m.perception, window)
         loss, metrics = world_model_loss(m.perception, m.world_model, window, config, config.prediction, self.generator)
         self._step_model(loss, metrics, done, updates)
         return metrics

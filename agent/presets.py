@@ -8,6 +8,7 @@ from ..modules.actor import ActorConfig
 from ..modules.configurator import Task, Thinking
 from ..modules.critic import CriticConfig
 from ..modules.perception import PerceptionConfig
+from ..modules.recall import RecallConfig
 from ..modules.world_model import WorldModelConfig
 from .config import BehaviourLoss, EnvConfig, RunConfig, Schedule, WorldModelLoss
 
@@ -18,6 +19,8 @@ def preset(id: str) -> RunConfig:
         return procgen(id)
     if "TwoRoom" in id or "DotWall" in id:
         return rooms(id)
+    if "Recall" in id:
+        return recall(id)
     if id.startswith("Pendulum"):
         return continuous_control(id)
     return discrete_control(id)
@@ -100,6 +103,24 @@ def discrete_control(id: str) -> RunConfig:
         ),
         threads=1,  # networks this small are slower on two
     )  # fmt: skip
+
+
+def recall(id: str) -> RunConfig:
+    """A question about what was seen: perception reads a memory by content; one step of thought is enough."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=8),
+        task=Task(discount=0.9, thinking=Thinking(horizon=1, candidates=8, iterations=1)),
+        perception=PerceptionConfig("mlp", latent=16, width=16, recall=RecallConfig(slots=8, past=4)),
+        world_model=WorldModelConfig(hidden=64),
+        critic=CriticConfig(hidden=32),
+        actor=ActorConfig(hidden=32),
+        model_loss=WorldModelLoss(
+            steps=1, batch=64, balance=0.8, regulariser_weight=0.01, directions=16, learning_rate=3e-3
+        ),
+        behaviour=BehaviourLoss(batch=32, steps=4, learning_rate=3e-3),
+        schedule=Schedule(prefill=2_400, prefill_updates=600, reanalyse=32, final_behaviour_updates=100),
+        threads=1,
+    )
 
 
 def continuous_control(id: str) -> RunConfig:

@@ -31,7 +31,8 @@ def memory_for(agent: Agent, streams: int, capacity: int, goals: bool = False) -
         horizon=agent.config.task.thinking.horizon,
         goals=goals,
     )
-    return ShortTermMemory(shape, streams, capacity, agent.config.perception.history)
+    config = agent.config
+    return ShortTermMemory(shape, streams, capacity, config.perception.history, config.schedule.memory_gib)
 
 
 @dataclass(frozen=True)

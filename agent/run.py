@@ -97,12 +97,40 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
             "give the world model more members"
         )
+    _check_recall(config)
     need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
             f"{loss.steps} steps in {config.env.num_envs} environments need at least {need}"
         )
+
+
+def _check_recall(config: RunConfig) -> None:
+    """Refuse recall beside settings that look at percepts one by one.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    recall, loss = config.perception.recall, config.model_loss
+    if not recall.slots:
+        return
+    for name, width in vars(recall).items():
+        if name in {"slots", "keys", "values", "past"} and width < 1:
+            raise ValueError(f"perception.recall.{name} is {width}, expected at least 1 (slots 0: no recall)")
+    conflicts = {
+        "task.goals": config.task.goals,
+        "model_loss.targets": loss.targets,
+        "model_loss.shift": loss.shift,
+        "model_loss.regulariser ema": loss.regulariser == "ema",
+        "perception.latents map": config.perception.latents == "map",
+    }
+    for name, set_ in conflicts.items():
+        if set_:
+            raise ValueError(
+                f"perception.recall.slots is {recall.slots} and {name} is set; what is recalled depends on whole "
+                "episodes and serves tasks of reward: unset one of them"
+            )
 
 
 def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:

@@ -16,7 +16,7 @@ from ..modules.types import Mode
 from .agent import Agent, Array, plan_width
 from .checkpoint import part, prefixed
 from .config import Schedule
-from .criterion import Metrics
+from .criterion import Metrics, carried
 from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
 from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, VectorEnv, interact
@@ -155,7 +155,9 @@ class Trainer:
 
     def draw(self, batch: int, steps: int, balance: float = 0.0, goals: int = 1) -> Window:
         """Windows from memory, where the agent is."""
-        self.window = to_device(self.memory.sample(batch, steps, self.generator, balance, goals), self.agent.device)
+        past = self.agent.config.perception.recall.reach
+        window = self.memory.sample(batch, steps, self.generator, balance, goals, past)
+        self.window = to_device(window, self.agent.device)
         return self.window
 
     def check_health(self) -> None:
@@ -177,6 +179,8 @@ class Trainer:
     def rest(self) -> None:
         """From here on perception does not change: compute every remembered latent once."""
         perception = self.agent.modules.perception
+        if perception.recall is not None:
+            return  # what is recalled depends on the past: it is computed with each window
         self.memory.keep_latents(lambda percepts: encode(perception, percepts))
 
     def learn_predictor(self, updates: int) -> None:
@@ -194,7 +198,9 @@ class Trainer:
         config = self.agent.config.behaviour
         self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
-            window = self.draw(config.batch, config.steps, goals=config.hindsight)
+            window = carried(
+                self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight)
+            )
             dream = self.learner.dream(window)
             plans = self.learner.short_plans(window, dream)
             metrics = self.learner.critic_update(window, dream, plans)

@@ -16,6 +16,7 @@ from .single import SingleEnv
 
 _NAMESPACE = "forethought"
 _GENIE = "genie:"
+_RECALL = f"{_NAMESPACE}/Recall-v0"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
@@ -48,7 +49,8 @@ def make_env(
 
     Args:
         id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom" or "DotWall" (also
-            "forethought/TwoRoom-v0"); "genie:FOLDER", a world learned from video; or any registered Gymnasium id.
+            "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory; "genie:FOLDER", a world learned
+            from video; or any registered Gymnasium id.
             `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
@@ -129,7 +131,7 @@ def list_envs() -> dict[str, str]:
     """Ids of this package's own environments, each with a line that describes it; any Gymnasium id works besides."""
     modes = {game: ", ".join(mode for mode, games in MODES.items() if game in games) for game in GAMES}
     procgen = {f"procgen:{game}": f"Procgen's {game}; modes {modes[game]}." for game in GAMES}
-    return procgen | dict(_ROOMS)
+    return procgen | _ROOMS | {_RECALL: "Which symbol was on which side? Only a memory can tell."}
 
 
 def register() -> None:
@@ -143,6 +145,8 @@ def register() -> None:
                 vector_entry_point=f"{__name__}:make_vector",
                 kwargs={"env": env},
             )
+    if _RECALL not in gymnasium.registry:
+        gymnasium.register(_RECALL, entry_point=f"{__name__.removesuffix('make')}recall:RecallEnv")
     if f"{_NAMESPACE}/Genie-v0" not in gymnasium.registry:
         home = __name__.removesuffix("make") + "genie"
         gymnasium.register(

@@ -79,6 +79,7 @@ class Configuration:
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
         milliseconds: Time after which a decision begins no further iteration, or None.
+        recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
     """
 
     u: Tensor
@@ -94,6 +95,7 @@ class Configuration:
     commit: int = 1
     risk: float = 0.0
     milliseconds: float | None = None
+    recalled: Tensor | None = None
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""
