@@ -18,6 +18,8 @@ def preset(id: str) -> RunConfig:
         return procgen(id)
     if "TwoRoom" in id or "DotWall" in id:
         return rooms(id)
+    if "Foraging" in id:
+        return foraging(id)
     if id.startswith("Pendulum"):
         return continuous_control(id)
     return discrete_control(id)
@@ -115,6 +117,25 @@ def continuous_control(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
             exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
+        ),
+        threads=1,
+    )  # fmt: skip
+
+
+def foraging(id: str) -> RunConfig:
+    """Foraging from its state vector: several drives at once, two-dimensional moves, rewards that are rare."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=16),
+        task=Task(discount=0.95, thinking=Thinking(horizon=8, candidates=64, iterations=3, hold=2)),
+        perception=PerceptionConfig("mlp", latent=32, width=64),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(steps=5, batch=64, balance=0.25, regulariser_weight=0.0003, directions=32),
+        behaviour=BehaviourLoss(batch=64, steps=8),
+        schedule=Schedule(
+            prefill=16_000, prefill_updates=3_000, sticky=3, rounds=1, round_steps=1_600, round_updates=500,
+            behaviour_ratio=0.5, final_behaviour_updates=1_000,
         ),
         threads=1,
     )  # fmt: skip

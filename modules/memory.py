@@ -39,6 +39,7 @@ class Window:
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
         goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, or
             (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]`` or latents ``[B, G, D]``.
+        sensors: What the world's n sensors measured on ``x[1…T]``, ``[B, T, n]``; None where there are none.
     """
 
     observation: Tensor
@@ -53,6 +54,7 @@ class Window:
     planned: Tensor
     latent: Tensor | None = None
     goal: Tensor | None = None
+    sensors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class MemoryShape:
     plan: int
     horizon: int
     goals: bool = False
+    sensors: int = 0
 
 
 class ShortTermMemory:
@@ -105,6 +108,8 @@ class ShortTermMemory:
         }
         if shape.goals:  # written where an episode begins; untouched pages take no memory
             self.data["goal"] = np.zeros((*lead, *shape.observation), frame)
+        if shape.sensors:
+            self.data["sensors"] = np.zeros((*lead, shape.sensors), np.float32)
         self.latents: Tensor | None = None
         self.goal_latents: Tensor | None = None
         self.cursor = 0
@@ -128,6 +133,7 @@ class ShortTermMemory:
         course: Array | None = None,
         planned: NDArray[np.bool_] | None = None,
         goal: Array | None = None,
+        sensors: Array | None = None,
     ) -> None:
         """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
 
@@ -141,13 +147,16 @@ class ShortTermMemory:
             course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
             planned: Where there was a plan ``[E]``; nowhere by default.
             goal: What the episode is to reach ``[E, *shape]``, in a memory of goals.
+            sensors: What the world's sensors measured on the outcome x[t+1] ``[E, n]``, in a memory of sensors.
 
         Raises:
             FloatingPointError: A reward is not finite.
-            ValueError: A memory of goals is given none, or another memory is given one.
+            ValueError: A memory of goals or sensors is given none, or a memory without goals is given one.
         """
         if self.shape.goals != (goal is not None):
             raise ValueError(f"a goal was {'not given to a' if self.shape.goals else 'given to no'} memory of goals")
+        if self.shape.sensors and sensors is None:
+            raise ValueError("sensors were not given to a memory of them; the environment tells infos['interoception']")
         if not np.isfinite(reward).all():
             index = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise FloatingPointError(
@@ -167,6 +176,8 @@ class ShortTermMemory:
         data["planned"][:, at] = False if planned is None else planned
         data["plan"][:, at] = 0
         data["course"][:, at] = 0
+        if self.shape.sensors and sensors is not None:
+            data["sensors"][:, at] = sensors
         if goal is not None:
             begins = self._age == 0
             data["goal"][begins, at] = goal[begins]
@@ -327,4 +338,5 @@ class ShortTermMemory:
             course=torch.from_numpy(data["course"][stream, slots[:, 0]]),
             planned=torch.from_numpy(data["planned"][rows, slots].astype(np.float32)),
             latent=None if self.latents is None else self.latents[torch.from_numpy(rows), torch.from_numpy(slots)],
+            sensors=torch.from_numpy(data["sensors"][rows, slots[:, :-1]]) if self.shape.sensors else None,
         )
