@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from .room_drawing import IMAGE_SIZE, VIEW_SIZE, Floats, Images
 from .room_options import Bools, Rows, pack_generator, read_mask, read_rows, read_seeds, unpack_generator
 
-STEP = 0.08
+STEP = 0.1
 """Way of a full action along each axis."""
-REACH = 0.1
+REACH = 0.12
 """Food and tokens are taken within this distance of their centres."""
 HAZARD_RADIUS = 0.12
 MEAL = 0.4
 """Charge that one patch of food gives."""
-DRAIN = 0.015
+DRAIN = 0.02
 """Charge that a step takes."""
 FIRST_CHARGE = (0.3, 1.0)
 """Episodes begin with a charge between these."""
 BORDER = 0.1
 """Everything is placed at least so far from the edge."""
+SMELL = 0.2
+"""How far things smell: exp(−(d/0.2)²)."""
 _TRIES = 16
 _COLOURS = {"hazard": (220, 50, 40), "food": (40, 160, 60), "token": (250, 180, 20)}
 _AGENT, _AGENT_RADIUS, _BAR = (30, 60, 200), 0.035, 0.04
@@ -41,12 +43,12 @@ _STATE = ("position", "energy", "food", "hazard", "token", "steps")
 class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     """Foraging, batched.
 
-    Actions are Box(-1,1)² times 0.08. A token within 0.1 gives reward 1, food within 0.1 refills the battery by 0.4 to at
-    most 1; both come back elsewhere at once. A step drains the battery by 0.015; empty, it stays at 0. Nothing but the limit
-    of steps ends an episode.
+    Actions are Box(-1,1)² times 0.1. A token within 0.12 gives reward 1, food within 0.12 refills the battery by 0.4 to
+    at most 1; both come back elsewhere at once. A step drains the battery by 0.02; empty, it stays at 0. Nothing but
+    the limit of steps ends an episode.
 
-    Observations are vectors float32 [B,n]: position, charge, then every food, hazard and token as seen from the dot; or
-    pictures uint8 [B,64,64,3]: blue dot, green food, red hazards, yellow tokens, and the battery as a bar at the top.
+    Observations are vectors float32 [B,n]: position, charge, then where every food, hazard and token is from the dot,
+    and how much each of them smells; or pictures uint8 [B,64,64,3]: blue dot, green food, red hazards, yellow tokens, the battery as a bar at the top.
 
     The world's sensors are `energy`, the battery's charge in [0,1], and `hazard_distance`, from the dot to the nearest
     hazard's rim, 0 inside. `infos` hold over environments what came of the step just taken (of the ended episode where
@@ -81,9 +83,9 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self,
         num_envs: int = 1,
         *,
-        food: int = 2,
+        food: int = 1,
         hazards: int = 2,
-        tokens: int = 2,
+        tokens: int = 1,
         pixels: bool = False,
         max_steps: int = 100,
         render_mode: str | None = None,
@@ -269,8 +271,9 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         if self.pixels:
             return self._draw(rows, IMAGE_SIZE)
         things = np.concatenate([self._food[rows], self._hazard[rows], self._token[rows]], axis=1)
-        relative = (things - self._position[rows, None]).reshape(len(rows), -1)
-        parts = (self._position[rows], self._energy[rows, None], relative)
+        relative = things - self._position[rows, None]
+        smell = np.exp(-((relative / SMELL) ** 2).sum(axis=-1))
+        parts = (self._position[rows], self._energy[rows, None], relative.reshape(len(rows), -1), smell)
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _draw(self, rows: Rows, size: int) -> Images:
@@ -296,6 +299,6 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
 
 def _vector_bounds(things: int) -> tuple[Any, Any, tuple[int], type[np.float32]]:
     """Lowest and highest values, shape and type of a vector observation with so many things."""
-    width = 3 + 2 * things
-    low = np.concatenate([np.zeros(3), -np.ones(2 * things)]).astype(np.float32)
+    width = 3 + 3 * things
+    low = np.concatenate([np.zeros(3), -np.ones(2 * things), np.zeros(things)]).astype(np.float32)
     return low, np.ones(width, np.float32), (width,), np.float32
