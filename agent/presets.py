@@ -123,19 +123,22 @@ def continuous_control(id: str) -> RunConfig:
 
 
 def foraging(id: str) -> RunConfig:
-    """Foraging from its state vector: several drives at once, two-dimensional moves, rewards that are rare."""
+    """Foraging from its state vector: several drives at once, two-dimensional moves, events that are rare."""
     return RunConfig(
-        env=EnvConfig(id, num_envs=16),
-        task=Task(discount=0.95, thinking=Thinking(horizon=8, candidates=64, iterations=3, hold=2)),
-        perception=PerceptionConfig("mlp", latent=32, width=64),
+        env=EnvConfig(id, num_envs=32),
+        task=Task(discount=0.93, thinking=Thinking(horizon=6, candidates=48, iterations=2)),
+        perception=PerceptionConfig("mlp", latent=24, width=48),
         world_model=WorldModelConfig(hidden=128),
-        critic=CriticConfig(hidden=128),
+        critic=CriticConfig(hidden=128, target_rate=0.05),
         actor=ActorConfig(hidden=128),
-        model_loss=WorldModelLoss(steps=5, batch=64, balance=0.25, regulariser_weight=0.0003, directions=32),
-        behaviour=BehaviourLoss(batch=64, steps=8),
+        model_loss=WorldModelLoss(
+            steps=3, batch=192, balance=0.5, learning_rate=3e-3, detach_target=True, regulariser_weight=0.05,
+            directions=16,
+        ),
+        behaviour=BehaviourLoss(batch=128, learning_rate=3e-3),
         schedule=Schedule(
-            prefill=16_000, prefill_updates=3_000, sticky=3, rounds=1, round_steps=1_600, round_updates=500,
-            behaviour_ratio=0.5, final_behaviour_updates=1_000,
+            prefill=16_000, prefill_updates=1_000, sticky=3, rounds=1, round_steps=1_600, round_updates=250,
+            behaviour_ratio=0.2, final_behaviour_updates=250,
         ),
         threads=1,
     )  # fmt: skip

@@ -98,9 +98,7 @@ def live(agent: Agent, behaviour: Behaviour, envs: int, steps: int) -> dict[str,
 
 def measure(seed: int, arguments: argparse.Namespace) -> list[Lived]:
     """All rows of one seed."""
-    agents = {
-        task: read_or_train(task, seed, arguments.folder, arguments.prefill_updates) for task in arguments.tasks
-    }
+    agents = {task: read_or_train(task, seed, arguments.folder, arguments.prefill_updates) for task in arguments.tasks}
     collector = agents["collect"]
     random = RandomBehaviour(collector.spaces.action, arguments.envs, seed, plan=1, sticky=3)
     turns: list[tuple[str, Weights, Behaviour]] = [("random", {}, random)]
@@ -122,7 +120,10 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[Lived]:
 
 def summarise(rows: list[Lived]) -> None:
     """Say how far each re-weighted collector got on the way to a retrained agent."""
-    for task, weights, cost in (("eat", "pleasure=0 hunger=1", "cost_eat"), ("avoid", "pleasure=1 hazard=3", "cost_avoid")):
+    for task, weights, cost in (
+        ("eat", "pleasure=0 hunger=1", "cost_eat"),
+        ("avoid", "pleasure=1 hazard=3", "cost_avoid"),
+    ):
         shares = []
         for seed in sorted({row.seed for row in rows}):
             mine = {(row.trained, row.weights): getattr(row, cost) for row in rows if row.seed == seed}
@@ -140,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of trainings")
     parser.add_argument("--tasks", nargs="+", default=list(TRAINED), choices=TRAINED, help="which agents to train")
-    parser.add_argument("--envs", type=int, default=32, help="episodes per row")
+    parser.add_argument("--envs", type=int, default=16, help="episodes per row")
     parser.add_argument("--steps", type=int, default=100, help="steps of an episode")
     parser.add_argument("--prefill-updates", type=int, help="world-model updates (default: the preset's)")
     parser.add_argument("--folder", type=Path, default=Path("runs/drives"), help="where agents are kept")

@@ -1,7 +1,7 @@
 """Foraging: a dot that gets hungry among food, hazards and tokens.
 
-The world is a square of width 1 with `(x, y)` in [0, 1]², x to the right and y down. Food refills a battery that drains,
-hazards hurt nobody by themselves, tokens are reward: what is worth doing here is a matter of drives.
+The world is a square of width 1 with `(x, y)` in [0, 1]², x to the right and y down. Food refills a battery that
+drains, hazards hurt nobody by themselves, tokens are reward: what is worth doing here is a matter of drives.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     the limit of steps ends an episode.
 
     Observations are vectors float32 [B,n]: position, charge, then where every food, hazard and token is from the dot,
-    and how much each of them smells; or pictures uint8 [B,64,64,3]: blue dot, green food, red hazards, yellow tokens, the battery as a bar at the top.
+    and how much each of them smells; or pictures uint8 [B,64,64,3]: blue dot, green food, red hazards, yellow tokens,
+    and the battery as a bar at the top.
 
     The world's sensors are `energy`, the battery's charge in [0,1], and `hazard_distance`, from the dot to the nearest
     hazard's rim, 0 inside. `infos` hold over environments what came of the step just taken (of the ended episode where

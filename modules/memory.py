@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.generic]
+LEAP = 0.2
+"""A change of a sensor within one step that counts as an event; sensors are shares (of a battery, of the world)."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,8 @@ class ShortTermMemory:
             batch: Windows B.
             steps: Transitions T.
             generator: Draws the positions.
-            balance: Share of windows that are made to contain an event (a reward or an ending), where there are any.
+            balance: Share of windows that are made to contain an event (a reward, an ending, or a leap of a sensor),
+                where there are any.
             goals: Goals G of each window, where goals are remembered.
 
         Raises:
@@ -303,6 +306,8 @@ class ShortTermMemory:
             order = self._slots(np.arange(starts + steps - 1, dtype=np.int64))
             reward = self.data["reward"].astype(np.float32, copy=False)
             event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
+            if self.shape.sensors:
+                event |= self._jumps(order)
             if not event.all():  # with a reward at every step nothing is an event
                 streams, positions = np.nonzero(event)
                 if len(streams):
@@ -315,6 +320,14 @@ class ShortTermMemory:
             return window
         drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
         return replace(window, goal=drawn.reshape(batch, goals, *drawn.shape[1:]))
+
+    def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""
+        change = np.diff(self.data["sensors"][:, order].astype(np.float32), axis=1, prepend=np.float32(0))
+        within = self.data["age"][:, order].astype(np.int32) > 0
+        within[:, 0] = False  # what came before it is not read
+        jumps: NDArray[np.bool_] = (np.abs(change) > LEAP).any(axis=-1) & within
+        return jumps
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""

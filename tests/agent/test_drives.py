@@ -61,7 +61,7 @@ def test_a_weight_that_nothing_could_serve_is_refused_before_work(weights: dict[
     with pytest.raises(ValueError, match=message):
         prepare(replace(config, task=replace(config.task, **weights)))
     config = replace(config, world_model=replace(config.world_model, events=False))
-    with pytest.raises(ValueError, match="the task is to reach goals; weigh .* in reward tasks"):
+    with pytest.raises(ValueError, match=r"the task is to reach goals; weigh .* in reward tasks"):
         Agent(replace(config, task=replace(config.task, goals=True, **weights)), replace(SEEK, goals=True))
 
 
@@ -172,6 +172,20 @@ def test_memory_keeps_what_came_of_each_step() -> None:
         memory.write(*(np.zeros((4, *shape)) for shape in ((15,), (2,), (), (), ())))
 
 
+def test_meals_are_events_that_windows_can_be_made_to_contain() -> None:
+    memory = remembered(Agent(forager(), FORAGER))
+    memory.data["reward"][:] = 0  # so that only the battery leaps
+    shares = []
+    for balance in (0.0, 1.0):
+        window = memory.sample(200, 2, np.random.default_rng(0), balance=balance)
+        charge = window.observation[:, :, 0, 2]
+        fed = ((charge[:, 1:] - charge[:, :-1] > 0.2) & (window.known > 0)).any(1)
+        assert window.sensors is not None
+        last = (window.sensors[..., 0] - charge[:, :-1] > 0.2) & (window.valid > 0)
+        shares.append(float((fed | last.any(1)).float().mean()))
+    assert shares[0] < 0.4 and shares[1] > 0.9
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_the_world_model_learns_what_sensors_will_say(shuffled: bool) -> None:
     """From latents as perceived and as imagined; with sensors of other moments it does not."""
@@ -208,7 +222,9 @@ def test_sensors_are_no_part_of_a_loss_that_does_not_want_them() -> None:
     both = []
     for weight in (0.0, 10.0):
         config = replace(agent.config.model_loss, sensors=weight)
-        loss, parts = world_model_loss(m.perception, m.world_model, window, config, 1.0, torch.Generator().manual_seed(0))
+        loss, parts = world_model_loss(
+            m.perception, m.world_model, window, config, 1.0, torch.Generator().manual_seed(0)
+        )
         both.append((float(loss.detach()), parts["sensors"]))
     assert both[0][1] == both[1][1] > 0 and both[1][0] - both[0][0] == pytest.approx(10 * both[0][1], rel=1e-4)
 
@@ -225,10 +241,10 @@ class TrueWorld(torch.nn.Module):
         for move in actions.unbind(2):
             path.append((path[-1] + STEP * move.unsqueeze(2)).clamp(0, 1))
         there = torch.cat(path[1:], dim=2)  # B, S, T, 2
-        food, hazards, token = (seen[..., :2] + part for part in (seen[..., 3:5], seen[..., 5:9], seen[..., 9:11]))
+        food, hazard, other, token = (seen[..., :2] + seen[..., i : i + 2] for i in (3, 5, 7, 9))
         ate, took = (self._first((there - place).norm(dim=-1) < REACH) for place in (food, token))
         charge = seen[..., 2] + (MEAL * ate - DRAIN).cumsum(-1)
-        rims = [(there - place).norm(dim=-1) - HAZARD_RADIUS for place in hazards.unflatten(-1, (2, 2)).unbind(-2)]
+        rims = [(there - place).norm(dim=-1) - HAZARD_RADIUS for place in (hazard, other)]
         nothing = torch.zeros_like(charge)
         gap = torch.minimum(*rims).clamp(min=0)
         iota = interoception(took.float(), nothing, nothing, None, charge.clamp(0, 1), gap)

@@ -62,9 +62,7 @@ def test_drives_by_hand() -> None:
         disagreement=torch.tensor([0.5, 0.0]),
         impact=torch.tensor([0.25, 2.0]),
     )
-    u = drive_weights(
-        pleasure=1.0, ending=10.0, effort=2.0, goal=0.5, hunger=5.0, hazard=3.0, novelty=4.0, agency=-1.0
-    )
+    u = drive_weights(pleasure=1.0, ending=10.0, effort=2.0, goal=0.5, hunger=5.0, hazard=3.0, novelty=4.0, agency=-1.0)
     far, farther = 0.5 * (1 - math.exp(-3.0 / 0.5)), 0.5 * (1 - math.exp(-4.0 / 0.5))
     expected = torch.tensor(
         [
@@ -117,9 +115,7 @@ def test_hunger_is_least_when_the_battery_is_full() -> None:
 
 def test_gradient_flows_through() -> None:
     felt = torch.rand(5, len(INTEROCEPTION), generator=generator(), requires_grad=True)
-    u = drive_weights(
-        pleasure=2.0, ending=3.0, effort=4.0, goal=5.0, hunger=6.0, hazard=7.0, novelty=8.0, agency=9.0
-    )
+    u = drive_weights(pleasure=2.0, ending=3.0, effort=4.0, goal=5.0, hunger=6.0, hazard=7.0, novelty=8.0, agency=9.0)
     IntrinsicCost()(felt, u).sum().backward()
     assert felt.grad is not None
     distance, charge, hazard = felt[0, 3:6].tolist()
