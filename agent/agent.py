@@ -37,7 +37,8 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an environment shows, takes and measures: shape of an observation, pixels?, goals?, actions, its sensors."""
+    """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
+    its sensors."""
 
     shape: tuple[int, ...]
     pixels: bool
@@ -121,7 +122,7 @@ def check_drives(config: RunConfig, spaces: Spaces) -> None:
     for name, weight in weighed.items():
         given = f"task.{name} is {weight} and"
         if task.goals or not config.world_model.events:
-            raise ValueError(f"{given} the task is to reach goals; weigh {name} in reward tasks (task.goals off)")
+            raise ValueError(f"{given} neither goal tasks nor world models without events feel {name}; set it to 0")
         sensor = next((sensor for sensor, drive in SENSOR_DRIVES.items() if drive == name), None)
         if sensor is not None and sensor not in spaces.sensors:
             raise ValueError(f"{given} {config.env.id} has no sensor {sensor}; set it to 0 or choose a world with one")

@@ -133,11 +133,11 @@ def foraging(id: str) -> RunConfig:
         actor=ActorConfig(hidden=128),
         model_loss=WorldModelLoss(
             steps=3, batch=192, balance=0.5, learning_rate=3e-3, detach_target=True, regulariser_weight=0.05,
-            directions=16,
+            directions=16, sensors=40.0,
         ),
         behaviour=BehaviourLoss(batch=128, learning_rate=3e-3),
         schedule=Schedule(
-            prefill=16_000, prefill_updates=1_000, sticky=3, rounds=1, round_steps=1_600, round_updates=250,
+            prefill=32_000, prefill_updates=2_500, sticky=3, rounds=1, round_steps=1_600, round_updates=250,
             behaviour_ratio=0.2, final_behaviour_updates=250,
         ),
         threads=1,
