@@ -275,7 +275,8 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         relative = things - self._position[rows, None]
         smell = np.exp(-((relative / SMELL) ** 2).sum(axis=-1))
         parts = (self._position[rows], self._energy[rows, None], relative.reshape(len(rows), -1), smell)
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        seen: NDArray[np.float32] = np.concatenate(parts, axis=1).astype(np.float32)
+        return seen
 
     def _draw(self, rows: Rows, size: int) -> Images:
         """Draw environments as uint8 [n,size,size,3], discs with soft rims on white."""
@@ -295,7 +296,8 @@ class ForagingVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         charge = np.clip(0.5 + size * (self._energy[rows, None] - axis), 0.0, 1.0)[:, None, :, None]
         bar = slice(0, max(1, round(_BAR * size)))
         picture[:, bar] = 200.0 * (1 - charge)
-        return np.rint(picture).astype(np.uint8)
+        drawn: Images = np.rint(picture).astype(np.uint8)
+        return drawn
 
 
 def _vector_bounds(things: int) -> tuple[Any, Any, tuple[int], type[np.float32]]:

@@ -69,7 +69,8 @@ class ActionEncoder(nn.Module):
             ValueError: Discrete actions without a number, or with one that is no action.
         """
         if not self.sizes:
-            return self(torch.zeros_like(self.low).clamp(self.low, self.high))
+            rest: Tensor = self(torch.zeros_like(self.low).clamp(self.low, self.high))
+            return rest
         if noop is None or not 0 <= noop < min(self.sizes):
             raise ValueError(
                 f"world_model.noop is {noop}, expected which of the actions 0 to {min(self.sizes) - 1} does nothing: "
