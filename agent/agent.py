@@ -17,7 +17,7 @@ from ..modules.content import ContentMemory, forget
 from ..modules.cost import IntrinsicCost
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import Mode, State
+from ..modules.types import DRIVES, SENSOR_DRIVES, SENSORS, Mode, State
 from ..modules.world_model import WorldModel
 from ..planners import (
     Categorical,
@@ -38,20 +38,26 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an environment shows and takes: the shape of one observation, whether it is pixels, goals, the actions."""
+    """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
+    its sensors."""
 
     shape: tuple[int, ...]
     pixels: bool
     goals: bool
     action: ActionSpace
+    sensors: tuple[str, ...] = ()
 
 
-def read_spaces(observation: spaces.Space[object], action: spaces.Space[object]) -> Spaces:
-    """Understand the single spaces of a vector environment made by `make_env`.
+def read_spaces(
+    observation: spaces.Space[object], action: spaces.Space[object], sensors: tuple[str, ...] = ()
+) -> Spaces:
+    """Understand the single spaces, and the sensors, of a vector environment made by `make_env`.
 
     Raises:
-        ValueError: A space that agents do not support.
+        ValueError: A space or a sensor that agents do not support.
     """
+    if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
+        raise ValueError(f"the environment has the sensors {sensors}, expected different ones of {SENSORS}")
     goals = isinstance(observation, spaces.Dict)
     if isinstance(observation, spaces.Dict):
         if set(observation.spaces) != {"observation", "desired_goal"}:
@@ -66,7 +72,8 @@ def read_spaces(observation: spaces.Space[object], action: spaces.Space[object])
         )
     if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
-    return Spaces(observation.shape, observation.dtype == np.uint8 and len(observation.shape) == 3, goals, action)
+    pixels = observation.dtype == np.uint8 and len(observation.shape) == 3
+    return Spaces(observation.shape, pixels, goals, action, tuple(sensors))
 
 
 def pick_device(name: str) -> torch.device:
@@ -87,16 +94,47 @@ def pick_device(name: str) -> torch.device:
 def build_networks(
     config: RunConfig, spaces: Spaces, actions: ActionEncoder
 ) -> tuple[Perception, WorldModel, Critic, Actor]:
-    """The modules that have parameters, as the run's seed begins them."""
+    """The modules that have parameters, as the run's seed begins them.
+
+    Sensors get heads in reward tasks, whatever they weigh now. Novelty and agency are about what is imagined, nothing
+    measures them in the world: the critic has no head for them, they count as far as a plan looks ahead.
+    """
     goals = config.task.goals
+    sensors = spaces.sensors if config.world_model.events and not goals else ()
+    heads = DRIVES.index("novelty" if sensors else "hunger")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         perception = Perception(config.perception, spaces.shape)
         latent = perception.width
-        world_model = WorldModel(config.world_model, latent, actions, perception.grid)
-        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid)
+        world_model = WorldModel(config.world_model, latent, actions, perception.grid, sensors)
+        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid, heads=heads)
         actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
     return perception, world_model, critic, actor
+
+
+def check_drives(config: RunConfig, spaces: Spaces) -> None:
+    """Refuse weights of drives that nothing could make the agent feel.
+
+    Raises:
+        ValueError: Names the weight and what it needs.
+    """
+    task = config.task
+    newer = {"hunger": task.hunger, "hazard": task.hazard, "novelty": task.novelty, "agency": task.agency}
+    weighed = {name: weight for name, weight in newer.items() if weight}
+    for name, weight in weighed.items():
+        given = f"task.{name} is {weight} and"
+        if task.goals or not config.world_model.events:
+            raise ValueError(f"{given} neither goal tasks nor world models without events feel {name}; set it to 0")
+        sensor = next((sensor for sensor, drive in SENSOR_DRIVES.items() if drive == name), None)
+        if sensor is not None and sensor not in spaces.sensors:
+            raise ValueError(f"{given} {config.env.id} has no sensor {sensor}; set it to 0 or choose a world with one")
+    if "novelty" in weighed and config.world_model.members < 2:
+        raise ValueError(
+            f"task.novelty is {task.novelty} and world_model.members {config.world_model.members}; novelty is what an "
+            "ensemble disagrees about, give the world model more members"
+        )
+    if "agency" in weighed:
+        ActionEncoder(spaces.action).idle(config.world_model.noop)
 
 
 class Agent:
@@ -113,6 +151,7 @@ class Agent:
     def __init__(self, config: RunConfig, spaces: Spaces) -> None:
         if config.task.goals and not spaces.goals:
             raise ValueError("the task is to reach goals but the environment shows none; set task.goals off")
+        check_drives(config, spaces)
         self.config, self.spaces = config, spaces
         self.device = pick_device(config.device)
         perception, world_model, critic, actor = build_networks(config, spaces, ActionEncoder(spaces.action))

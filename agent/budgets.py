@@ -59,5 +59,5 @@ def with_budget(agent: Agent, calls: int) -> Agent:
     Raises:
         ValueError: The budget is too small for its plans.
     """
-    members = agent.config.world_model.members
+    members = agent.config.world_model.members * (2 if agent.config.task.agency else 1)  # and what doing nothing does
     return rethink(agent, thinking_within(calls, agent.config.task.thinking, members))

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..modules.actions import ActionEncoder
+from ..modules.types import SENSORS
 from .agent import Agent, Spaces, build_networks
 from .config import RunConfig
 from .storage import Shapes, read_json, read_tensors, tensor_bytes, write_atomically
@@ -120,6 +121,7 @@ def agent_files(agent: Agent) -> dict[str, bytes]:
             "pixels": seen.pixels,
             "goals": seen.goals,
             "action": describe_space(seen.action),
+            "sensors": list(seen.sensors),
         },
     }
     return {"weights.safetensors": tensor_bytes(tensors), "config.json": json.dumps(content, indent=2).encode()}
@@ -171,9 +173,11 @@ def read_settings(folder: Path) -> tuple[RunConfig, Spaces]:
         config, seen = from_json(RunConfig, content["config"]), content["spaces"]
         if not all(isinstance(side, int) and side > 0 for side in seen["shape"]):
             raise ValueError(f"{path} has the observation shape {seen['shape']}, expected positive whole numbers")
-        return config, Spaces(
-            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), build_space(seen["action"])
-        )
+        sensors = tuple(seen.get("sensors", ()))  # files of earlier versions name none
+        if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
+            raise ValueError(f"{path} has the sensors {sensors}, expected different ones of {SENSORS}")
+        action = build_space(seen["action"])
+        return config, Spaces(tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), action, sensors)
     except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
 

@@ -33,6 +33,8 @@ class EnvConfig:
     """Procgen: how many levels to learn from, [0, n); the unseen ones are elsewhere."""
     pairs: str | None = None
     """TwoRoom and DotWall: how start and goal are drawn."""
+    pixels: bool | None = None
+    """Foraging: pictures instead of a vector."""
     train_steps: int | None = None
     """Rooms and Gymnasium: steps of a training episode; None: the world's own. Short ones show more worlds."""
 
@@ -76,6 +78,8 @@ class WorldModelLoss:
     """Weight of the reward's cross-entropy."""
     ending: float = 1.0
     """Weight of the ending's cross-entropy."""
+    sensors: float = 10.0
+    """Weight of the squared error of what the world's sensors will measure, where it has any."""
     shift: int = 0
     """Random shift augmentation in pixels."""
 

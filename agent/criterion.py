@@ -69,8 +69,9 @@ def world_model_loss(
     """The training criterion of the JEPA (LeCun 2022, p. 26) with heads for interoception.
 
     Prediction error of a roll-out over T steps from the first latent, a term against collapse per time step, inverse
-    dynamics, and cross-entropies of reward and ending, read on imagined transitions. Members of an ensemble are each
-    trained alone; their losses are averaged. Where the window carries latents, perception is at rest and not asked.
+    dynamics, and cross-entropies of reward and ending and squared errors of the world's sensors, read on imagined
+    transitions. Members of an ensemble are each trained alone; their losses are averaged. Where the window carries
+    latents, perception is at rest and not asked.
 
     Args:
         perception: Enc, in training mode.
@@ -122,9 +123,13 @@ def world_model_loss(
         seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
         _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
         features = torch.cat([features, direct.transpose(1, 2)], dim=2)  # imagined transitions and perceived ones
-        reward, ending = _event_losses(world_model, features, window, [*range(encoded.shape[1]), *seen])
+        where = [*range(encoded.shape[1]), *seen]
+        reward, ending = _event_losses(world_model, features, window, where)
         parts["reward"] = (config.reward, reward)
         parts["ending"] = (config.ending, ending)
+        if window.sensors is not None and world_model.sensors:
+            error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
+            parts["sensors"] = (config.sensors, masked_mean(error, window.valid[:, where]))
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():

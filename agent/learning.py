@@ -236,8 +236,10 @@ class Learner:
             else:
                 assert dream.target is not None
                 imagined = dream.latent, dream.target, dream.alive
+        heads = m.critic.heads
+        real_target = real_target[..., :heads]
         real = m.critic.two_hot.loss(m.critic.logits(latent[:, :-1]), real_target).sum(-1)
-        dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1]).sum(-1)
+        dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1][..., :heads]).sum(-1)
         behaviour = config.behaviour
         loss = behaviour.real * masked_mean(real, real_mask) + behaviour.imagined * masked_mean(dreamt, imagined[2])
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
@@ -259,7 +261,9 @@ class Learner:
         discount = config.task.discount
         values = self.target_critic.cost_to_go(latent) / discount  # TC discounts the next cost already, as F does
         effort = m.world_model.actions.effort(m.world_model.actions(window.action))
-        iota = interoception(window.reward, window.terminated, effort)
+        sensors = () if window.sensors is None else window.sensors.unbind(-1)
+        measured = dict(zip(m.world_model.sensors, sensors, strict=True))
+        iota = interoception(window.reward, window.terminated, effort, **measured)
         costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
         # Where a time limit cut the episode off, the next state is unknown: the return of the state before it is its
         # own value, and it is not trained on.

@@ -120,13 +120,14 @@ def imagine(m: Modules, s: State, configuration: Configuration, generator: torch
         generator: Draws the actions.
     """
     goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
+    feel = configuration.feels
     carry = m.world_model.begin(s.latent)
     latents, actions, felt, goes_on, entropies = [s.latent], [], [], [], []
     for _ in range(configuration.horizon):
         policy: Policy = m.actor(State(latents[-1]), configuration)
         actions.append(policy.sample(generator))
         entropies.append(policy.entropy())
-        carry, after = m.world_model.advance(carry, actions[-1], goal)
+        carry, after = m.world_model.advance(carry, actions[-1], goal, feel)
         assert after.interoception is not None and after.continuation is not None
         latents.append(after.latent.mean(-2))  # an ensemble's mean: the actor sees one state
         felt.append(after.interoception.mean(-2))
@@ -162,7 +163,7 @@ class Energy:
             ValueError: The configuration weighs risk and the world model has no members that could disagree.
         """
         risk = self.configuration.risk
-        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal)
+        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal, self.configuration.feels)
         if imagined.members is None:
             if risk:
                 raise ValueError(f"risk is {risk} and the world model is no ensemble; set world_model.members above 1")
@@ -188,7 +189,7 @@ class Energy:
         """Nodes, u·IC(ι) ``[B, N]`` and the chance to go on ``[B, N]`` after ``actions [B, N, ...]``."""
         *carry, weight = nodes
         goal = None if self.configuration.goal is None else self.configuration.goal.unsqueeze(1)
-        carried, after = self.m.world_model.advance(tuple(carry), actions, goal)
+        carried, after = self.m.world_model.advance(tuple(carry), actions, goal, self.configuration.feels)
         assert after.interoception is not None and after.continuation is not None
         cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
         alive = weight * after.continuation

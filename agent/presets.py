@@ -21,6 +21,8 @@ def preset(id: str) -> RunConfig:
         return rooms(id)
     if "Recall" in id:
         return recall(id)
+    if "Foraging" in id:
+        return foraging(id)
     if id.startswith("Pendulum"):
         return continuous_control(id)
     return discrete_control(id)
@@ -137,6 +139,28 @@ def continuous_control(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
             exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
+        ),
+        threads=1,
+    )  # fmt: skip
+
+
+def foraging(id: str) -> RunConfig:
+    """Foraging from its state vector: several drives at once, two-dimensional moves, events that are rare."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=32),
+        task=Task(discount=0.93, thinking=Thinking(horizon=6, candidates=48, iterations=2)),
+        perception=PerceptionConfig("mlp", latent=24, width=48),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128, target_rate=0.05),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(
+            steps=3, batch=192, balance=0.5, learning_rate=3e-3, detach_target=True, regulariser_weight=0.05,
+            directions=16, sensors=40.0,
+        ),
+        behaviour=BehaviourLoss(batch=128, learning_rate=3e-3),
+        schedule=Schedule(
+            prefill=32_000, prefill_updates=2_500, sticky=3, rounds=1, round_steps=1_600, round_updates=250,
+            behaviour_ratio=0.2, final_behaviour_updates=250,
         ),
         threads=1,
     )  # fmt: skip

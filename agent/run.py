@@ -37,7 +37,8 @@ def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
     # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
     goals = False if config.task.goals else None
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False, terminate_on_success=goals)
-    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space)), env
+    sensors = getattr(env.unwrapped, "sensors", ())
+    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space, sensors)), env
 
 
 def check_settings(config: RunConfig) -> None:

@@ -117,6 +117,7 @@ class Trainer:
                 step.decision.course,
                 step.decision.planned,
                 step.observation["desired_goal"] if self.memory.shape.goals else None,
+                step.sensors,
             )
             self.totals += step.reward
             for index in np.flatnonzero(step.ended):

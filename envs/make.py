@@ -21,6 +21,9 @@ _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
 }
+_FORAGING = "Foraging"
+_OWN = _ROOMS | {_FORAGING: "Food, hazards and tokens; sensors energy and hazard_distance."}
+"""This package's worlds besides Procgen, each with a line that describes it."""
 
 
 def make_env(
@@ -40,6 +43,7 @@ def make_env(
     use_generated_assets: bool | None = None,
     observation_key: str | None = None,
     pairs: str | None = None,
+    pixels: bool | None = None,
     terminate_on_success: bool | None = None,
     max_steps: int | None = None,
     action_repeat: int = 1,
@@ -48,7 +52,7 @@ def make_env(
     """Build the vector environment named `id`.
 
     Args:
-        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom" or "DotWall" (also
+        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom", "DotWall" or "Foraging" (also
             "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory; "genie:FOLDER", a world learned
             from video; or any registered Gymnasium id.
             `list_envs` lists them.
@@ -66,8 +70,9 @@ def make_env(
         use_generated_assets: Procgen: random drawings.
         observation_key: Gymnasium: the part of a Dict or Tuple observation to use.
         pairs: Rooms: the law of start and goal.
+        pixels: Foraging: whether observations are pictures; a vector when None.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
-        max_steps: Rooms, Genie and Gymnasium: steps until truncation.
+        max_steps: Rooms, Foraging, Genie and Gymnasium: steps until truncation.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -94,6 +99,7 @@ def make_env(
         "use_generated_assets": use_generated_assets,
         "observation_key": observation_key,
         "pairs": pairs,
+        "pixels": pixels,
         "terminate_on_success": terminate_on_success,
         "max_steps": max_steps,
     }
@@ -117,6 +123,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     ),
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
+    _FORAGING: frozenset({"max_steps", "pixels"}),
     "genie": frozenset({"max_steps"}),
     "gymnasium": frozenset({"max_steps", "observation_key"}),
 }  # fmt: skip
@@ -131,12 +138,12 @@ def list_envs() -> dict[str, str]:
     """Ids of this package's own environments, each with a line that describes it; any Gymnasium id works besides."""
     modes = {game: ", ".join(mode for mode, games in MODES.items() if game in games) for game in GAMES}
     procgen = {f"procgen:{game}": f"Procgen's {game}; modes {modes[game]}." for game in GAMES}
-    return procgen | _ROOMS | {_RECALL: "Which symbol was on which side? Only a memory can tell."}
+    return procgen | dict(_OWN) | {_RECALL: "Which symbol was on which side? Only a memory can tell."}
 
 
 def register() -> None:
     """Register this package's environments with Gymnasium; safe to call again, and imports no simulator."""
-    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {room: room for room in _ROOMS}
+    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {own: own for own in _OWN}
     for name, env in names.items():
         if f"{_NAMESPACE}/{name}-v0" not in gymnasium.registry:
             gymnasium.register(
@@ -173,8 +180,12 @@ def _build(kind: str, name: str, num_envs: int, seed: int, options: dict[str, An
         from .genie import GenieVectorEnv  # noqa: PLC0415  (imports torch)
 
         return GenieVectorEnv(name, num_envs, seed=seed, **options)
-    from . import rooms  # noqa: PLC0415  (only where asked for)
+    from . import foraging, rooms  # noqa: PLC0415  (only where asked for)
 
+    if kind == _FORAGING:
+        world = foraging.ForagingVectorEnv(num_envs, **options)
+        world.reset(seed=seed)
+        return world
     room = {"TwoRoom": rooms.TwoRoomVectorEnv, "DotWall": rooms.DotWallVectorEnv}[kind](num_envs, **options)
     room.reset(seed=seed)  # rooms take no seed when built; later resets go on from this one
     return room
@@ -187,7 +198,7 @@ def _resolve(id: str) -> tuple[str, str]:
         ValueError: No such environment.
     """
     name = id.removeprefix(f"{_NAMESPACE}/").removesuffix("-v0") if id.startswith(f"{_NAMESPACE}/") else id
-    if name in _ROOMS:
+    if name in _OWN:
         return name, name
     for prefix in ("procgen:", "procgen-"):
         if name.startswith(prefix) and name.removeprefix(prefix) in GAMES:
@@ -205,7 +216,7 @@ def _resolve(id: str) -> tuple[str, str]:
         close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
         hint = f" Closest: {', '.join(close)}." if close else ""
         raise ValueError(
-            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)} or a registered Gymnasium id "
+            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_OWN)} or a registered Gymnasium id "
             f"(see list_envs; third-party packages must be imported first).{hint}"
         ) from error
     return "gymnasium", id

@@ -47,6 +47,14 @@ class Task:
     """Weight of the world ending the episode."""
     effort: float = 0.0
     """Weight of ‖a‖²."""
+    hunger: float = 0.0
+    """Weight of (1 − battery)²; reward tasks in worlds with the sensor energy."""
+    hazard: float = 0.0
+    """Weight of being near a hazard; reward tasks in worlds with the sensor hazard_distance."""
+    novelty: float = 0.0
+    """Weight of going where the members of the world model disagree; reward tasks, needs an ensemble."""
+    agency: float = 0.0
+    """Weight of actions that change what will happen; reward tasks, doubles the predictor calls."""
     discount: float = 0.99
     """γ per decision."""
     thinking: Thinking = field(default_factory=Thinking)
@@ -91,5 +99,8 @@ class Configurator:
         if task.goals:
             u = drive_weights(device, goal=1.0, ending=task.ending, effort=task.effort)
             return u, drive_weights(device, goal=1.0)
-        u = drive_weights(device, pleasure=task.pleasure, ending=task.ending, effort=task.effort)
+        u = drive_weights(
+            device, pleasure=task.pleasure, ending=task.ending, effort=task.effort, hunger=task.hunger,
+            hazard=task.hazard, novelty=task.novelty, agency=task.agency,
+        )  # fmt: skip
         return u, u

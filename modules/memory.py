@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.generic]
+LEAP = 0.2
+"""A change of a sensor within one step that counts as an event; sensors are shares (of a battery, of the world)."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Window:
             (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]`` or latents ``[B, G, D]``.
         past: Where asked for, the P percepts before ``x[0]``, ``[B, P, history, *shape]``.
         remembered: 1 where these were seen in the episode of ``x[0]`` and are still remembered ``[B, P]``.
+        sensors: What the world's n sensors measured on ``x[1…T]``, ``[B, T, n]``; None where there are none.
     """
 
     observation: Tensor
@@ -60,6 +63,7 @@ class Window:
     goal: Tensor | None = None
     past: Tensor | None = None
     remembered: Tensor | None = None
+    sensors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class MemoryShape:
     plan: int
     horizon: int
     goals: bool = False
+    sensors: int = 0
 
 
 class ShortTermMemory:
@@ -116,6 +121,8 @@ class ShortTermMemory:
         }
         if shape.goals:  # written where an episode begins; untouched pages take no memory
             layout["goal"] = ((*lead, *shape.observation), frame)
+        if shape.sensors:
+            layout["sensors"] = ((*lead, shape.sensors), np.float32)
         size = sum(math.prod(form) * np.dtype(kind).itemsize for form, kind in layout.values())
         self.mapped = size > gib * 2**30
         self.data: dict[str, Array] = {name: _zeros(form, kind, self.mapped) for name, (form, kind) in layout.items()}
@@ -142,6 +149,7 @@ class ShortTermMemory:
         course: Array | None = None,
         planned: NDArray[np.bool_] | None = None,
         goal: Array | None = None,
+        sensors: Array | None = None,
     ) -> None:
         """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
 
@@ -155,13 +163,16 @@ class ShortTermMemory:
             course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
             planned: Where there was a plan ``[E]``; nowhere by default.
             goal: What the episode is to reach ``[E, *shape]``, in a memory of goals.
+            sensors: What the world's sensors measured on the outcome x[t+1] ``[E, n]``, in a memory of sensors.
 
         Raises:
             FloatingPointError: A reward is not finite.
-            ValueError: A memory of goals is given none, or another memory is given one.
+            ValueError: A memory of goals or sensors is given none, or a memory without goals is given one.
         """
         if self.shape.goals != (goal is not None):
             raise ValueError(f"a goal was {'not given to a' if self.shape.goals else 'given to no'} memory of goals")
+        if self.shape.sensors and sensors is None:
+            raise ValueError("sensors were not given to a memory of them; the environment tells infos['interoception']")
         if not np.isfinite(reward).all():
             index = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise FloatingPointError(
@@ -181,6 +192,8 @@ class ShortTermMemory:
         data["planned"][:, at] = False if planned is None else planned
         data["plan"][:, at] = 0
         data["course"][:, at] = 0
+        if self.shape.sensors and sensors is not None:
+            data["sensors"][:, at] = sensors
         if goal is not None:
             begins = self._age == 0
             data["goal"][begins, at] = goal[begins]
@@ -293,7 +306,8 @@ class ShortTermMemory:
             batch: Windows B.
             steps: Transitions T.
             generator: Draws the positions.
-            balance: Share of windows that are made to contain an event (a reward or an ending), where there are any.
+            balance: Share of windows that are made to contain an event (a reward, an ending, or a leap of a sensor),
+                where there are any.
             goals: Goals G of each window, where goals are remembered.
             past: Percepts P before each window that are read besides.
 
@@ -313,6 +327,8 @@ class ShortTermMemory:
             order = self.slots(np.arange(starts + steps - 1, dtype=np.int64))
             reward = self.data["reward"].astype(np.float32, copy=False)
             event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
+            if self.shape.sensors:
+                event |= self._jumps(order)
             if not event.all():  # with a reward at every step nothing is an event
                 streams, positions = np.nonzero(event)
                 if len(streams):
@@ -325,6 +341,14 @@ class ShortTermMemory:
             return window
         drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
         return replace(window, goal=drawn.reshape(batch, goals, *drawn.shape[1:]))
+
+    def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""
+        change = np.diff(self.data["sensors"][:, order].astype(np.float32), axis=1, prepend=np.float32(0))
+        within = self.data["age"][:, order].astype(np.int32) > 0
+        within[:, 0] = False  # what came before it is not read
+        jumps: NDArray[np.bool_] = (np.abs(change) > LEAP).any(axis=-1) & within
+        return jumps
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, past: int = 0) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""
@@ -351,6 +375,7 @@ class ShortTermMemory:
             latent=None if self.latents is None else self.latents[torch.from_numpy(rows), torch.from_numpy(slots)],
             past=before,
             remembered=remembered,
+            sensors=torch.from_numpy(data["sensors"][rows, slots[:, :-1]]) if self.shape.sensors else None,
         )
 
     def _past(self, stream: NDArray[np.int64], start: NDArray[np.int64], count: int) -> tuple[Tensor, Tensor]:

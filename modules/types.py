@@ -13,11 +13,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-INTEROCEPTION = ("reward", "ended", "effort", "goal_distance")
-"""The interoceptive channels ι, in order: reward event, end of the episode by the world, ‖a‖², ‖s − s_goal‖²/D."""
+SENSORS = ("energy", "hazard_distance")
+"""What a world may measure of the agent besides reward and ending: the charge of its battery from 0 to 1, and the
+distance to the nearest hazard, 0 at contact, in widths of the world."""
 
-DRIVES = ("pleasure", "ending", "effort", "goal")
+INTEROCEPTION = ("reward", "ended", "effort", "goal_distance", *SENSORS, "disagreement", "impact")
+"""The interoceptive channels ι, in order: reward event, end of the episode by the world, ‖a‖², ‖s − s_goal‖²/D; the
+sensors that the world offers; variance of the ensemble's predictions, ‖Pred(s, a) − Pred(s, no-op)‖²/D. 0 where
+unknown."""
+
+DRIVES = ("pleasure", "ending", "effort", "goal", "hunger", "hazard", "novelty", "agency")
 """The drives of the intrinsic cost, in order; drive k reads channel k of ι."""
+
+SENSOR_DRIVES = {"energy": "hunger", "hazard_distance": "hazard"}
+"""The drive that reads each sensor."""
+
+IMAGINED_DRIVES = ("novelty", "agency")
+"""Drives about the world model's own predictions: felt in imagination alone, and only where they have weight."""
 
 Mode = Literal["mode-1", "mode-2"]
 
@@ -96,6 +108,12 @@ class Configuration:
     risk: float = 0.0
     milliseconds: float | None = None
     recalled: Tensor | None = None
+
+    @property
+    def feels(self) -> tuple[str, ...]:
+        """Those of `IMAGINED_DRIVES` that have weight; the others' channels need not be worked out."""
+        weights = self.u[-len(IMAGINED_DRIVES) :].tolist()
+        return tuple(name for name, weight in zip(IMAGINED_DRIVES, weights, strict=True) if weight)
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""

@@ -32,7 +32,9 @@ class World:
     def begin(self, latent: Tensor) -> tuple[Tensor]:
         return (latent,)
 
-    def advance(self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None) -> tuple[tuple[Tensor], State]:
+    def advance(
+        self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None, feel: object = ()
+    ) -> tuple[tuple[Tensor], State]:
         x = carry[0]
         reward = self.pays(x, action)
         go = torch.ones_like(reward) if self.goes_on is None else self.goes_on(x)

@@ -123,7 +123,7 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
         return -(x**2) + ending * (1 - go)
 
     class Chain:
-        def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+        def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
             latents = [state.latent[:, None].expand(-1, actions.shape[1], -1)]
             for _ in range(actions.shape[2]):
                 latents.append(0.8 * latents[-1] + 0.1)

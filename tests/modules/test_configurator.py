@@ -71,7 +71,10 @@ OTHER_THINKING: dict[str, Any] = {
     "risk": 0.5,
     "milliseconds": 7.5,
 }  # fmt: skip
-OTHER_TASK: dict[str, Any] = {"pleasure": 0.5, "ending": 2.0, "effort": 0.1, "discount": 0.9}
+OTHER_TASK: dict[str, Any] = {
+    "pleasure": 0.5, "ending": 2.0, "effort": 0.1, "hunger": -1.0, "hazard": 3.0, "novelty": 0.2, "agency": 0.7,
+    "discount": 0.9,
+}  # fmt: skip
 
 
 def as_dict(configuration: Configuration) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class HandMadeWorld:
 
     calls: int = 0
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
         self.calls += actions.numel()
         steps = MOVES[actions].cumsum(-1)[..., None]
         start = state.latent[:, None, None].expand(-1, actions.shape[1], 1, -1)
