@@ -97,12 +97,26 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
             "give the world model more members"
         )
+    _check_gate(config)
     need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
             f"{loss.steps} steps in {config.env.num_envs} environments need at least {need}"
         )
+
+
+def _check_gate(config: RunConfig) -> None:
+    gate = config.task.thinking.gate
+    if gate.variance is not None and config.world_model.members < 2:
+        raise ValueError(
+            "task.thinking.gate.variance is set and world_model.members 1; variance is over an ensemble, give the "
+            "world model more members"
+        )
+    if gate.chance is not None and not 0 <= gate.chance <= 1:
+        raise ValueError(f"task.thinking.gate.chance is {gate.chance}, expected a number from 0 to 1")
+    if config.schedule.mode == "gated" and not gate.open:
+        raise ValueError("schedule.mode is gated and there is no gate; set a threshold (task.thinking.gate)")
 
 
 def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:
