@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..envs.make import has_levels
 from ..envs.rooms import Protocol, sample_pairs
 from ..modules.types import DOUBTS, Gate, Mode
 from .agent import Agent, read_spaces
-from .budgets import with_budget
+from .budgets import retask, with_budget
 from .calibration import Signal, calibrate, with_gate
 from .checkpoint import check_same_world
 from .checkup import HELD_OUT_SEED
 from .config import EnvConfig
+from .configuring import configured, mode_of
 from .evaluation import Progress, Result, Split, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
@@ -51,6 +53,8 @@ class CompareConfig:
     """What these gates look at: entropy (of the policy), spread (of the critic), variance (of an ensemble)."""
     gate_controls: bool = True
     """Beside each of them a row that plans as often, but when chance has it."""
+    configurations: tuple[str, ...] = ()
+    """More rows, one for each file that forethought configure wrote (RUN/configure/level-3.json)."""
     train_levels: bool = False
     """Procgen: play the levels of training as well, and show the gap."""
 
@@ -191,6 +195,11 @@ def modes_of(
         if config.gate_controls:
             chance = with_gate(agent, Gate(chance=share))
             players.append(player(f"random-gate · {100 * share:g} %", "gated", chance, "plans when chance has it"))
+    for file in config.configurations:
+        task = configured(agent, Path(file))
+        who = retask(agent, task)
+        about = _joined(_told(task.thinking.gate) * task.thinking.gate.open, _plans(who))
+        players.append(player(f"configured · {Path(file).stem}", mode_of(task), who, about))
     for calls in config.budgets:
         if calls:
             other = with_budget(agent, calls)

@@ -15,6 +15,7 @@ from .agent import Agent
 from .calibration import calibrate, check_gates
 from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
 from .config import EnvConfig, RunConfig, Saving
+from .configuring import configured
 from .evaluation import Progress, Result, Split
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
@@ -167,6 +168,8 @@ def check_entrants(
             check_room_behaviours(config.behaviours, entrant.agent, protocol)
         if isinstance(entrant.agent, Agent):
             check_gates(entrant.agent, config.gates, config.signals)
+            for file in config.configurations:
+                configured(entrant.agent, Path(file))
             if "gated" in config.behaviours and not (config.gates or entrant.agent.config.task.thinking.gate.open):
                 raise ValueError(
                     f"gated was asked for and {entrant.folder} has no gate; give shares to plan, --gates 0.1 0.3"
