@@ -198,7 +198,7 @@ def modes_of(
     for file in config.configurations:
         task = configured(agent, Path(file))
         who = retask(agent, task)
-        about = _joined(_told(task.thinking.gate) * task.thinking.gate.open, _plans(who))
+        about = _joined(_told(task.thinking.gate), _plans(who))
         players.append(player(f"configured · {Path(file).stem}", mode_of(task), who, about))
     for calls in config.budgets:
         if calls:
@@ -277,8 +277,10 @@ def _plans(agent: Agent) -> str:
 
 def _told(gate: Gate) -> str:
     named = {name: limit for name, limit in zip(DOUBTS, gate.thresholds, strict=True) if limit is not None}
-    limits = [f"{name} above {limit:.3g}" for name, limit in named.items()]
-    return "plans where " + " or ".join([*limits, *([f"chance ({gate.chance:g})"] * (gate.chance is not None))])
+    reasons = [f"{name} above {limit:.3g}" for name, limit in named.items()]
+    if gate.chance is not None:
+        reasons.append(f"chance ({gate.chance:g}) has it")
+    return f"plans where {' or '.join(reasons)}" if reasons else ""
 
 
 def _held(world: EnvConfig) -> str:

@@ -36,7 +36,7 @@ class Evolution:
 
     def ask(self) -> Vector:
         """The settings to try in this generation ``[2 · pairs, n]``, mirror images one after the other."""
-        return np.clip(np.array(self.mean) + np.array(self.width) * self._draws(), 0.0, 1.0)
+        return np.asarray(np.clip(np.array(self.mean) + np.array(self.width) * self._draws(), 0.0, 1.0))
 
     def tell(self, costs: Sequence[float]) -> Evolution:
         """The distribution of the next generation.
@@ -59,7 +59,7 @@ class Evolution:
 
     def _draws(self) -> Vector:
         half = np.random.default_rng([self.seed, self.generation]).standard_normal((self.pairs, len(self.mean)))
-        return np.stack([half, -half], axis=1).reshape(-1, len(self.mean))
+        return np.asarray(np.stack([half, -half], axis=1).reshape(-1, len(self.mean)))
 
 
 def _utilities(costs: Vector) -> Vector:

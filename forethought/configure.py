@@ -28,6 +28,7 @@ from .agent.configuring import (
 )
 from .agent.storage import tensor_bytes, write_atomically
 from .commands import Changes, check_folder, load_changed
+from .comparing import tell
 from .modules.configurator import Task
 from .modules.knobs import TaskTable
 from .options import UsageError, parse, wants_help
@@ -147,8 +148,3 @@ def _sheet(scripted: Task, learned: Task, title: str) -> Table:
 
 def _number(value: Any) -> str:
     return "not set" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def tell(console: Console, line: str) -> None:
-    """Print a line as it is."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
