@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from .agent.agent import Agent
 from .agent.configuring import (
@@ -85,7 +84,8 @@ def _search(agent: Agent, path: Path, options: ConfigureOptions, console: Consol
     tell(console, f"measuring both on {config.held_out} held-out episodes …")
     learned = measure(agent, learned)
     save(learned, path)
-    console.print(_sheet(learned.scripted, learned.learned, f"{agent.config.env.id}, level 3 beside the script"))
+    tell(console, f"{agent.config.env.id}, level 3 beside the script")
+    console.print(_sheet(learned.scripted, learned.learned))
     for name in ("scripted", "learned"):
         row = learned.measured[name]
         mean, low, high = row["cost"]
@@ -129,14 +129,15 @@ def _table(runs: Sequence[Path], files: Sequence[Path], options: ConfigureOption
         said = table.task(agent.config.env.id, agent.config.task)
         save(dataclasses.replace(begin(agent, options.settings), learned=said), path)
         write_atomically(path.with_name("table.safetensors"), tensor_bytes(dict(table.state_dict())))
-        console.print(_sheet(agent.config.task, said, f"{agent.config.env.id}, level 1 beside the script"))
+        tell(console, f"{agent.config.env.id}, level 1 beside the script")
+        console.print(_sheet(agent.config.task, said))
         tell(console, str(path))
     return 0
 
 
-def _sheet(scripted: Task, learned: Task, title: str) -> Table:
+def _sheet(scripted: Task, learned: Task) -> Table:
     """Where a learned configuration differs from the scripted one."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     for name in ("setting", "scripted", "learned"):
         table.add_column(name, justify="left" if name == "setting" else "right")
     for name, one, other in differing(scripted, learned):

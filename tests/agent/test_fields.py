@@ -11,7 +11,7 @@ import torch
 from forethought.agent.agent import Agent
 from forethought.agent.modes import think
 from forethought.modules.configurator import Thinking
-from forethought.modules.types import Configuration, Gate, Mode, State
+from forethought.modules.types import Configuration, Gate, Mode, State, drive_weights
 
 from .small import SEEK, make_agent
 
@@ -19,8 +19,8 @@ ENVS = 4
 THINKING = Thinking(horizon=4, candidates=8, iterations=2, proposals=2, gate=Gate(entropy=0.0))
 X = np.random.default_rng(0).uniform(-1, 1, (ENVS, 2)).astype(np.float32)
 OTHER: dict[str, Any] = {
-    "u": torch.tensor([-1.0, 3.0, 0.5, 0.0]),
-    "v": torch.tensor([-2.0, 1.0, 0.0, 0.0]),
+    "u": drive_weights(pleasure=-1.0, ending=3.0, effort=0.5),
+    "v": drive_weights(pleasure=-2.0, ending=1.0),
     "goal": torch.linspace(-1, 1, ENVS * 8).view(ENVS, 8),
     "mode": "mode-1",
     "discount": 0.5,
@@ -57,7 +57,7 @@ def made() -> tuple[Agent, Configuration]:
     """An ensemble for rewards, whose drive for goals is felt as well; the mode is what the agent is begun in."""
     agent = make_agent(members=2, thinking=THINKING)
     base = agent.modules.configurator("gated")
-    return agent, replace(base, u=base.u + torch.tensor([0.0, 0.5, 0.1, 0.7]), goal=torch.zeros(ENVS, 8))
+    return agent, replace(base, u=base.u + drive_weights(ending=0.5, effort=0.1, goal=0.7), goal=torch.zeros(ENVS, 8))
 
 
 def measured(agent: Agent, configuration: Configuration) -> dict[str, Any]:
