@@ -17,7 +17,7 @@ from ..modules.content import ContentMemory, forget
 from ..modules.cost import IntrinsicCost
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import DRIVES, SENSOR_DRIVES, SENSORS, Mode, State
+from ..modules.types import DOUBTS, DRIVES, SENSOR_DRIVES, SENSORS, Mode, State
 from ..modules.world_model import WorldModel
 from ..planners import (
     Categorical,
@@ -31,7 +31,7 @@ from ..planners import (
     uninformed,
 )
 from .config import RunConfig
-from .modes import Modules, mode_1, mode_2
+from .modes import Modules, gated, mode_1, mode_2
 
 Array = NDArray[np.generic]
 
@@ -173,7 +173,11 @@ class Agent:
         return {"perception": m.perception, "world_model": m.world_model, "critic": m.critic, "actor": m.actor}
 
     def begin(self, num_envs: int, mode: Mode, sample: bool = False) -> Acting:
-        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy."""
+        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy.
+
+        Raises:
+            ValueError: The gated mode without a gate.
+        """
         return Acting(self, num_envs, mode, sample)
 
 
@@ -187,6 +191,7 @@ class Decision:
         course: The planned actions ``[B, H, ...]``, or None in Mode-1.
         planned: Where a plan was made in this step ``[B]``.
         calls: Predictor calls of this step, over all environments.
+        doubts: What the gate looked at in this step ``[B, 3]``, NaN where it did not; None in other modes.
     """
 
     action: Array
@@ -194,6 +199,7 @@ class Decision:
     course: Array | None
     planned: NDArray[np.bool_]
     calls: int
+    doubts: NDArray[np.float32] | None = None
 
 
 class Acting:
@@ -202,12 +208,16 @@ class Acting:
     def __init__(self, agent: Agent, num_envs: int, mode: Mode, sample: bool) -> None:
         self.agent, self.mode, self.sample = agent, mode, sample
         thinking, spaces = agent.config.task.thinking, agent.spaces
+        if mode == "gated" and not thinking.gate.open:
+            raise ValueError(
+                "the gated mode has no gate: set a threshold (task.thinking.gate), or let compare find one (--gates)"
+            )
         history = agent.config.perception.history
         self.frames = np.zeros((num_envs, history, *spaces.shape), np.uint8 if spaces.pixels else np.float32)
-        length = thinking.horizon if mode == "mode-2" else 1
+        length = 1 if mode == "mode-1" else thinking.horizon
         discrete = agent.modules.world_model.actions.discrete
         self.course = np.zeros((num_envs, length, *(spaces.action.shape or ())), np.int64 if discrete else np.float32)
-        self.commit = min(thinking.commit, length) if mode == "mode-2" else 1
+        self.commit = min(thinking.commit, length)
         self.age = np.full(num_envs, self.commit)  # steps of the present plan that were carried out
         self.known = np.zeros(num_envs, np.bool_)  # where there is a last plan to start from
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
@@ -257,11 +267,13 @@ class Acting:
         recalled = self._recall(first, active)
         due = active & (self.age >= self.commit)
         plan = np.zeros((len(first), plan_width(self.agent.spaces)), np.float32)
-        calls = self._decide(np.flatnonzero(due), observation, plan, recalled) if due.any() else 0
+        planned = np.zeros(len(first), np.bool_)
+        doubts = np.full((len(first), len(DOUBTS)), np.nan, np.float32) if self.mode == "gated" else None
+        deciding = np.flatnonzero(due)
+        calls = self._decide(deciding, observation, recalled, plan, planned, doubts) if due.any() else 0
         action = self.course[np.arange(len(first)), np.minimum(self.age, self.course.shape[1] - 1)]
         self.age[active] += 1
-        thought = self.mode == "mode-2"
-        return Decision(action, plan, self.course if thought else None, due & thought, calls)
+        return Decision(action, plan, None if self.mode == "mode-1" else self.course, planned, calls, doubts)
 
     def _recall(self, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Tensor | None:
         """What the present percepts bring to mind ``[B, V]``; they are remembered where an episode goes on."""
@@ -277,9 +289,18 @@ class Acting:
         return recalled
 
     def _decide(
-        self, index: NDArray[np.int64], observation: Array | dict[str, Array], plan: Array, recalled: Tensor | None
+        self,
+        index: NDArray[np.int64],
+        observation: Array | dict[str, Array],
+        recalled: Tensor | None,
+        plan: Array,
+        planned: NDArray[np.bool_],
+        doubts: NDArray[np.float32] | None,
     ) -> int:
-        """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used."""
+        """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used.
+
+        What a `Decision` tells of it is written into ``plan``, ``planned`` and ``doubts``.
+        """
         agent, device = self.agent, self.agent.device
         m = agent.modules
         before = m.world_model.calls
@@ -288,20 +309,38 @@ class Acting:
             configuration = m.configurator(self.mode, self._goal(observation, index), device)
             if recalled is not None:
                 configuration = replace(configuration, recalled=recalled[torch.from_numpy(index).to(device)])
+            self.commit = min(configuration.commit, self.course.shape[1])
             if self.mode == "mode-1":
-                action = mode_1(m, percept, configuration, agent.generator, self.sample)
-                self.course[index, 0] = action.cpu().numpy()
+                self._react(index, mode_1(m, percept, configuration, agent.generator, self.sample))
+                return m.world_model.calls - before
+            start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
+            thinking = agent.planner, agent.spaces.action, start, agent.generator
+            thinks, result = index, None
+            if doubts is None:
+                result = mode_2(m, percept, configuration, *thinking)
             else:
-                start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
-                result = mode_2(m, percept, configuration, agent.planner, agent.spaces.action, start, agent.generator)
-                self.course[index] = result.actions.cpu().numpy()
-                shifted = _tensors(shift(result, self.commit, agent.spaces.action))
-                for kept, new in zip(self.start, shifted, strict=True):
-                    kept[index] = new.to(kept.dtype)
-                plan[index] = plan_target(result).cpu().numpy()
-                self.known[index] = True
-        self.age[index] = 0
+                action, doubt, wanted, result = gated(m, percept, configuration, *thinking, self.sample)
+                doubts[index] = doubt.cpu().numpy()
+                where = wanted.cpu().numpy()
+                thinks = index[where]
+                self._react(index[~where], action[~wanted])
+            if result is not None:
+                self._follow(thinks, result)
+                plan[thinks], planned[thinks] = plan_target(result).cpu().numpy(), True
         return m.world_model.calls - before
+
+    def _react(self, index: NDArray[np.int64], action: Tensor) -> None:
+        """Take one action and decide again in the next step; there is no plan to go on from."""
+        self.course[index, self.commit - 1] = action.cpu().numpy()
+        self.age[index] = self.commit - 1
+        self.known[index] = False
+
+    def _follow(self, index: NDArray[np.int64], result: Plan) -> None:
+        """Carry out a plan, and begin the next search where it will have led."""
+        self.course[index] = result.actions.cpu().numpy()
+        for kept, new in zip(self.start, _tensors(shift(result, self.commit, self.agent.spaces.action)), strict=True):
+            kept[index] = new.to(kept.dtype)
+        self.age[index], self.known[index] = 0, True
 
     def _start(self, index: Tensor, known: Tensor) -> Distribution:
         """The last plans moved on to the present, and where there is none, the uninformed distribution."""

@@ -99,6 +99,7 @@ def check_settings(config: RunConfig) -> None:
             "give the world model more members"
         )
     _check_recall(config)
+    _check_gate(config)
     need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
@@ -132,6 +133,19 @@ def _check_recall(config: RunConfig) -> None:
                 f"perception.recall.slots is {recall.slots} and {name} is set; what is recalled depends on whole "
                 "episodes and serves tasks of reward: unset one of them"
             )
+
+
+def _check_gate(config: RunConfig) -> None:
+    gate = config.task.thinking.gate
+    if gate.variance is not None and config.world_model.members < 2:
+        raise ValueError(
+            "task.thinking.gate.variance is set and world_model.members 1; variance is over an ensemble, give the "
+            "world model more members"
+        )
+    if gate.chance is not None and not 0 <= gate.chance <= 1:
+        raise ValueError(f"task.thinking.gate.chance is {gate.chance}, expected a number from 0 to 1")
+    if config.schedule.mode == "gated" and not gate.open:
+        raise ValueError("schedule.mode is gated and there is no gate; set a threshold (task.thinking.gate)")
 
 
 def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:

@@ -283,7 +283,7 @@ def check_numbers(config: CompareConfig) -> None:
         if value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least {least}")
     names = config.behaviours
-    if not (names or config.budgets) or len(set(names)) < len(names):
+    if not (names or config.budgets or config.gates) or len(set(names)) < len(names):
         raise ValueError(
             f"--behaviours is {' '.join(names) or 'empty'}, expected different rows, such as mode-1 mode-2"
         )

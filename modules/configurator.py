@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .types import Configuration, Mode, State, drive_weights
+from .types import Configuration, Gate, Mode, State, drive_weights
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Thinking:
     """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
+    gate: Gate = field(default_factory=Gate)
+    """When the gated mode plans."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Configurator:
             commit=thinking.commit,
             risk=thinking.risk,
             milliseconds=thinking.milliseconds,
+            gate=thinking.gate,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:

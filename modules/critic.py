@@ -76,6 +76,16 @@ class Critic(nn.Module):
         goal = required_goal(configuration, "critic") if self.goals else None
         return floored(configuration.v) * self.cost_to_go(state.latent, goal)
 
+    def spread(self, state: State, configuration: Configuration) -> Tensor:
+        """Standard deviation ``[...]`` of v·TC(s) under the heads' distributions, as if they were independent.
+
+        Raises:
+            ValueError: The critic was made for goals and the configuration has none.
+        """
+        goal = required_goal(configuration, "critic") if self.goals else None
+        variance = self.two_hot.variance(self.logits(state.latent, goal))
+        return (floored(configuration.v).square() * variance).sum(-1).sqrt()
+
 
 def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
     """λ-returns of costs: G[t] = c[t] + γ·go[t]·((1−λ)·V(s[t+1]) + λ·G[t+1]), G[T] = V(s[T]) (Sutton 1988).

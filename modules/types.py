@@ -31,7 +31,34 @@ SENSOR_DRIVES = {"energy": "hunger", "hazard_distance": "hazard"}
 IMAGINED_DRIVES = ("novelty", "agency")
 """Drives about the world model's own predictions: felt in imagination alone, and only where they have weight."""
 
-Mode = Literal["mode-1", "mode-2"]
+Mode = Literal["mode-1", "mode-2", "gated"]
+
+DOUBTS = ("entropy", "variance", "spread")
+"""What a reactive agent can be unsure about, in order: see `Gate`."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When the gated agent plans: where one of its doubts is above its threshold. None: that doubt is not looked at."""
+
+    entropy: float | None = None
+    """Of the policy, in nats."""
+    variance: float | None = None
+    """Of the latent one step ahead over the members of an ensemble, mean over D; costs a predictor call of each."""
+    spread: float | None = None
+    """Standard deviation of the critic's cost-to-go under the distributions of its heads."""
+    chance: float | None = None
+    """Plan with this chance besides, whatever the doubts: alone it is the control that a gate has to beat."""
+
+    @property
+    def thresholds(self) -> tuple[float | None, ...]:
+        """Of the doubts, in the order of `DOUBTS`."""
+        return self.entropy, self.variance, self.spread
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything that makes it plan."""
+        return self.chance is not None or any(threshold is not None for threshold in self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,7 @@ class Configuration:
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
         milliseconds: Time after which a decision begins no further iteration, or None.
+        gate: Doubts above which the gated mode plans.
         recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
     """
 
@@ -107,6 +135,7 @@ class Configuration:
     commit: int = 1
     risk: float = 0.0
     milliseconds: float | None = None
+    gate: Gate = Gate()
     recalled: Tensor | None = None
 
     @property

@@ -13,7 +13,7 @@ from forethought.modules.actor import Actor, ActorConfig
 from forethought.modules.configurator import Configurator, Task, Thinking
 from forethought.modules.cost import IntrinsicCost, goal_distance, interoception
 from forethought.modules.critic import Critic, CriticConfig
-from forethought.modules.types import Configuration, State, Trajectory, drive_weights
+from forethought.modules.types import Configuration, Gate, State, Trajectory, drive_weights
 from forethought.planners import Categorical, make_planner
 from gymnasium import spaces
 from torch import Tensor
@@ -69,7 +69,7 @@ def test_mode_is_passed_on() -> None:
 OTHER_THINKING: dict[str, Any] = {
     "horizon": 5, "candidates": 9, "iterations": 2, "hold": 3, "proposals": 4, "commit": 2,
     "risk": 0.5,
-    "milliseconds": 7.5,
+    "milliseconds": 7.5, "gate": Gate(entropy=0.1, spread=2.0),
 }  # fmt: skip
 OTHER_TASK: dict[str, Any] = {
     "pleasure": 0.5, "ending": 2.0, "effort": 0.1, "hunger": -1.0, "hazard": 3.0, "novelty": 0.2, "agency": 0.7,
