@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +20,7 @@ from torch import Tensor
 from ..modules.actions import ActionEncoder
 from .agent import Agent, Spaces, build_networks
 from .config import RunConfig
-from .storage import Shapes, read_json, read_tensors, tensor_bytes, write_atomically
+from .storage import Shapes, from_json, read_json, read_tensors, tensor_bytes, to_json, write_atomically
 
 FORMAT = 1
 _MOST_PARTS = 1_000  # members or layers: networks are built one after the other
@@ -31,51 +29,6 @@ T = TypeVar("T")
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """What turns the content of a `config.json` of some format into that of the next one."""
-
-
-def to_json(value: Any) -> Any:
-    """Nested dataclasses as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return value
-
-
-def from_json(kind: type[T], value: Any, where: str = "config") -> T:
-    """Rebuild nested dataclasses; missing settings, which came later, get their defaults; others are refused.
-
-    Raises:
-        ValueError: The JSON does not describe this dataclass.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r}, expected an object with the fields of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := ", ".join(sorted(value.keys() - fields.keys())):
-        raise ValueError(
-            f"{where} has settings that {kind.__name__} does not know: {unknown}; another version wrote it"
-        )
-    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := ", ".join(sorted(needed - value.keys())):
-        raise ValueError(f"{where} lacks {missing}; correct the file or train again")
-    return kind(**{name: _convert(hints[name], given, f"{where}.{name}") for name, given in value.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast("type[Any]", hint), value, where)
-    origin = typing.get_origin(hint)
-    options = typing.get_args(hint)
-    if origin is typing.Literal:
-        fits = value in options
-    elif origin in {typing.Union, types.UnionType}:
-        fits = any(value is None if option is type(None) else isinstance(value, option) for option in options)
-    elif hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    if not fits:
-        raise ValueError(f"{where} is {value!r}, expected {hint}; correct the file or train again")
-    return value
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:

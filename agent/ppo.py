@@ -18,11 +18,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .agent import Spaces, pick_device, read_spaces
-from .checkpoint import build_space, describe_space, from_json, to_json
+from .checkpoint import build_space, describe_space
 from .comparison import Player
 from .config import EnvConfig
 from .interaction import Behaviour, VectorEnv
-from .storage import read_tensors, save_tensors, write_atomically
+from .storage import from_json, read_tensors, save_tensors, to_json, write_atomically
 from .worlds import build_env
 
 if TYPE_CHECKING:
