@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +22,10 @@ from torch import Tensor
 from ..modules.actions import ActionEncoder
 from .agent import Agent, Spaces, build_networks
 from .config import RunConfig
-from .storage import Shapes, from_json, read_json, read_tensors, tensor_bytes, to_json, write_atomically
+from .storage import Shapes, from_json, in_a_line, read_json, read_tensors, tensor_bytes, to_json, write_atomically
 
 FORMAT = 1
+_LARGEST = 2**28  # numbers of an observation
 _MOST_PARTS = 1_000  # members or layers: networks are built one after the other
 T = TypeVar("T")
 
@@ -121,14 +124,23 @@ def read_settings(folder: Path) -> tuple[RunConfig, Spaces]:
         )
     content = upgraded(read_json(path), path, FORMAT, MIGRATIONS)
     try:
-        config, seen = from_json(RunConfig, content["config"]), content["spaces"]
-        if not all(isinstance(side, int) and side > 0 for side in seen["shape"]):
-            raise ValueError(f"{path} has the observation shape {seen['shape']}, expected positive whole numbers")
-        return config, Spaces(
-            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), build_space(seen["action"])
-        )
+        return from_json(RunConfig, content["config"]), saved_spaces(content["spaces"])
     except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+
+
+def saved_spaces(told: dict[str, Any]) -> Spaces:
+    """What an agent sees and does, from a file.
+
+    Raises:
+        ValueError: A shape that is none, or an unknown space.
+    """
+    shape = told["shape"]
+    if not all(isinstance(side, int) and side > 0 for side in shape) or math.prod(shape) > _LARGEST:
+        raise ValueError(
+            f"config.json has the observation shape {reprlib.repr(shape)}, expected positive whole numbers"
+        )
+    return Spaces(tuple(shape), bool(told["pixels"]), bool(told.get("goals")), build_space(told["action"]))
 
 
 def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
@@ -147,7 +159,9 @@ def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
         with torch.device("meta"):
             networks = build_networks(config, seen, actions)
     except (RuntimeError, TypeError, ArithmeticError) as error:
-        raise ValueError(f"config.json describes networks that cannot be built ({error}); train again") from error
+        raise ValueError(
+            f"config.json describes networks that cannot be built ({in_a_line(error)}); train again"
+        ) from error
     names = ("perception", "world_model", "critic", "actor")
     return {
         f"{name}.{key}": tuple(tensor.shape)

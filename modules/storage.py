@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import reprlib
 import stat
 import struct
 import types
@@ -311,6 +312,11 @@ def _array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, kind
 
 
+def in_a_line(error: BaseException) -> str:
+    """The beginning of an error's message, without line breaks."""
+    return " ".join(str(error).split())[:200]
+
+
 def to_json(value: Any) -> Any:
     """Nested dataclasses as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -325,7 +331,7 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
         ValueError: The JSON does not describe this dataclass.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r}, expected an object with the fields of {kind.__name__}")
+        raise ValueError(f"{where} is {reprlib.repr(value)}, expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := ", ".join(sorted(value.keys() - fields.keys())):
@@ -355,5 +361,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     else:
         fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if not fits:
-        raise ValueError(f"{where} is {value!r}, expected {hint}; correct the file or train again")
+        raise ValueError(f"{where} is {reprlib.repr(value)}, expected {hint}; correct the file or train again")
     return value

@@ -19,6 +19,7 @@ from torch import nn
 from ..storage import (
     array_bytes,
     from_json,
+    in_a_line,
     read_array,
     read_json,
     read_tensors,
@@ -108,7 +109,7 @@ def load_world(folder: Path, device: torch.device, need: tuple[str, ...] = PARTS
         with torch.device("meta"):
             empty = Genie(config)
     except (RuntimeError, TypeError, ArithmeticError, IndexError) as error:
-        raise ValueError(f"{folder / 'world.json'} describes no world ({error}); train again") from error
+        raise ValueError(f"{folder / 'world.json'} describes no world ({in_a_line(error)}); train again") from error
     tensors = {name: _read_part(folder / f"{name}.safetensors", getattr(empty, name)) for name in found}
     with torch.random.fork_rng(devices=[]):
         world = Genie(config)
