@@ -95,7 +95,7 @@ MUTATIONS = (
     Mutation("modules/genie/quantisers.py", "bounded + (bounded.round() - bounded).detach()", "bounded.round()",
              "modules/genie/test_networks.py::test_the_gradient_goes_straight_through"),
     Mutation("modules/genie/quantisers.py", "self.idle[hits > 0] = 0", "self.idle[hits == 0] = 0",
-             "modules/genie/test_networks.py::test_codes_follow_the_inputs_and_unused_ones_are_reset"),
+             "modules/genie/test_networks.py::test_only_codes_out_of_use_are_reset_and_not_before_their_time"),
     Mutation("agent/criterion.py", "return latent[:, 1:].detach() if detach else latent[:, 1:]",
              "return latent[:, 1:]",
              "agent/test_criterion.py::test_the_target_of_the_prediction_can_be_held_still"),
