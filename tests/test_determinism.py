@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,13 @@ TIMES = {"metadata", "milliseconds", "ms_per_decision", "seconds", "fps", "files
 
 
 @pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_check_up: None) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def short_check_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check-up at the end of a training is kept short."""
-    for module in ("agent.run", "commands"):
-        monkeypatch.setattr(f"forethought.{module}.DECISIONS", 128)
+def in_empty_folder(tmp_path: Path) -> Iterator[None]:
+    """And the check-up at the end of a training is kept short; both for as long as a test lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for module in ("agent.run", "commands"):
+            patch.setattr(f"forethought.{module}.DECISIONS", 128)
+        yield
 
 
 def timeless(value: Any) -> Any:
@@ -151,8 +150,8 @@ def test_training_with_every_planner(name: str, tmp_path: Path) -> None:
         config = tiny(seed)
         if name in {"cem", "icem", "mppi", "gradient"}:
             config = replace(config, env=replace(config.env, id="Pendulum-v1"))
-        thinking = replace(config.task.thinking, planner=name, candidates=8)
-        schedule = replace(config.schedule, prefill_updates=2, rounds=1, round_steps=16, round_updates=2,
+        thinking = replace(config.task.thinking, planner=name, candidates=6)
+        schedule = replace(config.schedule, prefill_updates=2, rounds=1, round_steps=8, round_updates=2,
                            predictor_updates=1, final_behaviour_updates=1)  # fmt: skip
         watch = Watch()
         config = replace(config, task=replace(config.task, thinking=thinking), schedule=schedule)
