@@ -67,10 +67,10 @@ class Learner:
     def __init__(self, agent: Agent, updates: int) -> None:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
-        parameters = [*_named("perception", m.perception), *_named("world_model", m.world_model)]
+        parameters = [*named("perception", m.perception), *named("world_model", m.world_model)]
         self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
-        self.critic_optimiser = torch.optim.Adam(_named("critic", m.critic), behaviour.learning_rate)
-        self.actor_optimiser = torch.optim.Adam(_named("actor", m.actor), behaviour.learning_rate)
+        self.critic_optimiser = torch.optim.Adam(named("critic", m.critic), behaviour.learning_rate)
+        self.actor_optimiser = torch.optim.Adam(named("actor", m.actor), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
         self.spread = 1.0  # of the returns in dreams
         self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
@@ -156,7 +156,7 @@ class Learner:
         _check_finite("world-model loss", loss, metrics)
         for group in self.model_optimiser.param_groups:
             group["lr"] = self.agent.config.model_loss.learning_rate * learning_rate_factor(done, updates)
-        _descend(self.model_optimiser, loss)
+        descend(self.model_optimiser, loss)
 
     def dream(self, window: Window) -> Dream | None:
         """Let the actor act in imagination from remembered states; None where the settings do not want it."""
@@ -220,7 +220,7 @@ class Learner:
         plans = self.short_plans(window, dream) if plans is None else plans
         loss, metrics = self._critic_loss(window, dream) if plans is None else self._goal_critic_loss(plans)
         _check_finite("critic loss", loss, metrics)
-        _descend(self.critic_optimiser, loss)
+        descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
         return metrics
 
@@ -310,7 +310,7 @@ class Learner:
         loss = torch.stack([weight * value for _, weight, value in parts]).sum()
         metrics = {name: float(value.detach()) for name, _, value in parts}
         _check_finite("actor loss", loss, metrics)
-        _descend(self.actor_optimiser, loss)
+        descend(self.actor_optimiser, loss)
         return metrics
 
     def _imitation(self, window: Window) -> list[tuple[str, float, Tensor]]:
@@ -425,13 +425,13 @@ def to_device(window: Window, device: torch.device) -> Window:
     return replace(window, **moved)
 
 
-def _named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
+def named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters with the names that a message about them needs."""
     return [(f"{name}.{key}", parameter) for key, parameter in network.named_parameters()]
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One gradient step, the gradient's norm clipped at 5; no other parameter receives a gradient.
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, limit: float = 5.0) -> None:
+    """One gradient step, the gradient's norm clipped at ``limit``; no other parameter receives a gradient.
 
     Raises:
         FloatingPointError: A gradient is not finite; no parameter was changed.
@@ -448,7 +448,7 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
             f"the gradient of {', '.join(bad[:3]) or 'all parameters together'}{' …' * (len(bad) > 3)} is not finite; "
             "lower the learning rate or look at the environment's observations and rewards"
         )
-    torch.nn.utils.clip_grads_with_norm_(parameters, 5.0, norm)
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     optimiser.step()
 
 

@@ -156,6 +156,9 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
         if not (folder / "progress.json").is_file():
             raise
         number: int = getattr(stop, "number", signal.SIGINT)
+        if read_progress(folder).get("finished"):
+            _tell(console, f"stopped in the check-up at the end; the training is finished and saved in {folder}")
+            return 128 + number
         _tell(console, f"stopped; everything so far is saved in {folder}")
         _tell(console, f"go on with: forethought train {shlex.join([config.env.id, '--run', str(folder)])} --resume")
         return 128 + number

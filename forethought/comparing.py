@@ -18,7 +18,7 @@ from .agent import run
 from .agent.comparison import CompareConfig, references_for
 from .agent.config import EnvConfig
 from .agent.entrants import Entrant, calibrations, check_entrants, compare_runs, gate_names, players_of, turns
-from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo
+from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo, whole_rollouts
 from .agent.protocols import ROOM_BEHAVIOURS, find_protocol
 from .agent.report import tables, write_report
 from .commands import (
@@ -126,6 +126,9 @@ def ppo(arguments: Sequence[str], console: Console) -> int:
     check_ppo(config)
     folder = options.run or default_folder(id, f"{config.seed}-ppo")
     _make_way(folder, options.overwrite)
+    if (planned := whole_rollouts(config)) != config.steps:
+        whole = f"whole rollouts of {config.rollout} decisions in each of {config.env.num_envs} environments"
+        tell(console, f"--steps {config.steps} becomes {planned}: {whole} (--rollout, --env.num-envs)")
     progress = StepProgress(console, folder)
     try:
         with progress:

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -20,13 +22,16 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.agent import pick_device
+from .agent.faults import locked
 from .agent.genie_data import Importing, Recording, import_videos, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
 from .agent.genie_play import PlayOptions, play
 from .agent.genie_report import card_table, label_table, write_card
-from .agent.genie_training import GenieTrainer, GenieTraining, keep_prompts
+from .agent.genie_resume import CHECKPOINT, train_world
+from .agent.genie_training import GenieTraining
 from .agent.run import provenance
+from .agent.storage import from_json
 from .envs.genie import PRETRAINED
 from .envs.make import has_levels
 from .modules.genie.files import PARTS, load_settings, load_world
@@ -34,8 +39,8 @@ from .modules.genie.latent_action import LatentActionConfig
 from .modules.genie.tokenizer import TokenizerConfig
 from .modules.genie.video import VideoDataset
 from .modules.genie.world import GenieConfig
-from .options import UsageError, parse, wants_help
-from .progress import RowProgress, clock, numbers
+from .options import UsageError, given, parse, wants_help
+from .progress import RowProgress, clock, curve_sizes, cut_curves, numbers
 
 GENIE_HELP = """\
 usage: forethought genie COMMAND …
@@ -82,7 +87,7 @@ class TrainOptions:
     run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/genie/DATA)")] = None
     """Folder of the world."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep the parts that the folder already has and learn the others."""
+    """Go on with the interrupted training in the folder, with its settings."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the world that the folder holds."""
 
@@ -143,32 +148,44 @@ def _import(arguments: Sequence[str], console: Console) -> int:
 
 
 def _train(arguments: Sequence[str], console: Console) -> int:
-    about = "Learn a world from video. Parts are saved as they are done; --resume goes on after the last of them."
+    about = "Learn a world from video. Ctrl-C saves; --resume goes on."
     source, rest = _subject("train", "DATA", "a data set", arguments)
+    name = given("--run", rest)
+    folder = Path(name) if name else Path("runs") / "genie" / _slug(Path(source).name)
     if wants_help(rest):
         default = GenieTraining()
     else:
         data = VideoDataset(Path(source), "train")
         default = default_training(data.height, data.width)
+        if "--resume" in rest:
+            default = saved_training(folder, default)
     options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
-    config, folder = options.settings, options.run or Path("runs") / "genie" / _slug(Path(source).name)
+    config, folder = options.settings, options.run or folder
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
     if (folder / "world.json").exists() and not options.resume:
         if not options.overwrite:
             raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
-        for name in PARTS:
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
-    if options.resume:
-        config = dataclasses.replace(config, world=load_settings(folder)[0])
+        with locked(folder):
+            for name in (*(f"{part}.safetensors" for part in PARTS), CHECKPOINT):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     torch.set_num_threads(config.threads)
     test = VideoDataset(Path(source), "test")
     story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
     story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
-    with GenieProgress(console, folder) as progress:
-        trainer = GenieTrainer(config, data, folder, progress)
-        keep_prompts(config, test, _made(folder))
-        trainer.run(json.loads(json.dumps(story)), options.resume)
+    progress = GenieProgress(console, folder)
+    try:
+        with progress:
+            train_world(config, (data, test), folder, progress, json.loads(json.dumps(story)), options.resume)
+    except KeyboardInterrupt as stop:
+        if not (folder / CHECKPOINT).is_file():
+            raise
+        again = shlex.join(["forethought", "genie", "train", source, "--run", str(folder), "--resume"])
+        _tell(console, f"stopped; everything so far is saved in {folder}")
+        _tell(console, f"go on with: {again}")
+        number: int = getattr(stop, "number", signal.SIGINT)
+        return 128 + number
     _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
     return 0
 
@@ -179,6 +196,14 @@ def default_training(height: int, width: int) -> GenieTraining:
     coarse = 4 if min(height, width) <= 16 else 8
     tokenizer, action = TokenizerConfig(patch=patch), LatentActionConfig(patch=coarse, margin=coarse // 2)
     return GenieTraining(GenieConfig(height, width, tokenizer=tokenizer, latent_action=action))
+
+
+def saved_training(folder: Path, default: GenieTraining) -> GenieTraining:
+    """The settings that the world in a folder is trained with; of a world that does not tell them, its own alone."""
+    world, about = load_settings(folder)
+    if "training" not in about:
+        return dataclasses.replace(default, world=world)
+    return dataclasses.replace(from_json(GenieTraining, about["training"], f"{folder}: training"), world=world)
 
 
 def _evaluate(arguments: Sequence[str], console: Console) -> int:
@@ -253,6 +278,14 @@ class GenieProgress:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.start
+
+    def state(self) -> dict[str, Any]:
+        """How much of the curves is on the disk by now."""
+        return {"curves": curve_sizes(self.folder, self.writer)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`: what came after it is made again."""
+        cut_curves(self.folder, state["curves"])
 
     def __call__(self, phase: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Take in a report."""

@@ -368,3 +368,20 @@ def test_prediction_can_wait_until_actions_are_visible() -> None:
         learner.done = done
         weights.append(learner._prediction_weight())
     assert weights == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_a_learner_goes_on_with_its_own_draws() -> None:
+    """Saved after some updates and put into a fresh one, it makes the same next update, dream and all."""
+    agents = [make_agent(), make_agent()]
+    learners = [Learner(agent, 4) for agent in agents]
+    window = make_window()
+    for learner in learners:
+        learner.world_model_update(window)
+        learner.actor_update(window, learner.dream(window))
+    learners[1].dream(window)  # draws of its own
+    fresh = Learner(agents[1], 4)
+    fresh.restore(learners[0].state())
+    for learner in (learners[0], fresh):
+        learner.world_model_update(window)
+        learner.actor_update(window, learner.dream(window))
+    assert fingerprints(agents[0]) == fingerprints(agents[1])
