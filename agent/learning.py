@@ -73,7 +73,8 @@ class Learner:
         self.actor_optimiser = torch.optim.Adam(_named("actor", m.actor), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
         self.unit = torch.ones(len(DRIVES), device=agent.device)  # what is not measured in this world is not felt
-        self.unit[[DRIVES.index(d) for sensor, d in SENSOR_DRIVES.items() if sensor not in m.world_model.sensors]] = 0
+        self.sensors = m.world_model.sensors
+        self.unit[[DRIVES.index(drive) for name, drive in SENSOR_DRIVES.items() if name not in self.sensors]] = 0
         self.spread = 1.0  # of the returns in dreams
         self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
@@ -275,7 +276,7 @@ class Learner:
         values = self.target_critic.cost_to_go(latent) / discount  # TC discounts the next cost already, as F does
         effort = m.world_model.actions.effort(m.world_model.actions(window.action))
         sensors = () if window.sensors is None else window.sensors.unbind(-1)
-        measured = dict(zip(m.world_model.sensors, sensors, strict=True))
+        measured = dict(zip(self.sensors, sensors, strict=True))
         iota = interoception(window.reward, window.terminated, effort, **measured)
         costs = m.intrinsic_cost(iota, self.unit)
         # Where a time limit cut the episode off, the next state is unknown: the return of the state before it is its

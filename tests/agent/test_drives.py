@@ -291,7 +291,6 @@ def test_more_hunger_more_food_and_the_other_sign_none() -> None:
 
 def test_more_hazard_fewer_contacts_and_no_sign_seeks_them() -> None:
     lives = [live(pleasure=1.0, hazard=weight) for weight in (0.0, 0.05, 3.0)]
-    print([life["gap"] for life in lives])
     contacts = [life["contact"] for life in lives]
     assert contacts[0] > 1 > contacts[1] >= contacts[2] == 0
     assert lives[0]["gap"] < lives[1]["gap"] < lives[2]["gap"]
