@@ -17,7 +17,7 @@ from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
 from ..modules.regularisers import follow
-from ..modules.types import DRIVES, Configuration, State, Trajectory
+from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
@@ -72,6 +72,9 @@ class Learner:
         self.critic_optimiser = torch.optim.Adam(named("critic", m.critic), behaviour.learning_rate)
         self.actor_optimiser = torch.optim.Adam(named("actor", m.actor), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
+        self.unit = torch.ones(len(DRIVES), device=agent.device)  # what is not measured in this world is not felt
+        self.sensors = m.world_model.sensors
+        self.unit[[DRIVES.index(drive) for name, drive in SENSOR_DRIVES.items() if name not in self.sensors]] = 0
         self.spread = 1.0  # of the returns in dreams
         self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
@@ -262,9 +265,9 @@ class Learner:
         values = self.target_critic.cost_to_go(latent) / discount  # TC discounts the next cost already, as F does
         effort = m.world_model.actions.effort(m.world_model.actions(window.action))
         sensors = () if window.sensors is None else window.sensors.unbind(-1)
-        measured = dict(zip(m.world_model.sensors, sensors, strict=True))
+        measured = dict(zip(self.sensors, sensors, strict=True))
         iota = interoception(window.reward, window.terminated, effort, **measured)
-        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        costs = m.intrinsic_cost(iota, self.unit)
         # Where a time limit cut the episode off, the next state is unknown: the return of the state before it is its
         # own value, and it is not trained on.
         cut = window.truncated.unsqueeze(-1)
@@ -283,7 +286,7 @@ class Learner:
         """λ-returns ``[B, S, T, K]`` of the unweighted intrinsic cost from imagined s[0…T−1] on."""
         m, config = self.agent.modules, self.agent.config
         discount, iota, latent = config.task.discount, imagined.interoception, imagined.latent[:, :, 1:]
-        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        costs = m.intrinsic_cost(iota, self.unit)
         values = self.target_critic.cost_to_go(latent, configuration.goal) / discount
         return discount * lambda_returns(costs, imagined.continuation, values, discount, config.critic.trace)
 

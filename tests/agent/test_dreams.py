@@ -11,6 +11,7 @@ import torch
 from forethought.agent.agent import Agent
 from forethought.agent.learning import Dream, Learner
 from forethought.modules.actions import ActionEncoder
+from forethought.modules.cost import interoception
 from forethought.modules.memory import Window
 from forethought.modules.types import State
 from gymnasium import spaces
@@ -40,7 +41,7 @@ class World:
         go = torch.ones_like(reward) if self.goes_on is None else self.goes_on(x)
         distance = torch.zeros_like(reward) if goal is None else (x - goal).square().mean(-1)
         after = x if self.moves is None else self.moves(x, action)
-        iota = torch.stack([reward, 1 - go, 0 * reward, distance], -1)
+        iota = interoception(reward, 1 - go, 0 * reward, distance)
         return (after,), State(after.unsqueeze(-2), iota.unsqueeze(-2), go.unsqueeze(-1))
 
 

@@ -264,20 +264,21 @@ class NothingExpected(torch.nn.Module):
 
 
 def live(steps: int = 40, **weights: float) -> dict[str, float]:
-    """Pickups and contacts of Mode-2 per dot, under these weights."""
-    thinking = Thinking(horizon=8, candidates=48, iterations=2)
+    """Pickups and contacts of Mode-2 per dot, and its mean distance from hazards, under these weights."""
+    thinking = Thinking(horizon=8, candidates=64, iterations=2, hold=4)
     configurator = Configurator(Task(discount=0.95, thinking=thinking, **({"pleasure": 0.0} | weights)))
     m = Modules(configurator, None, TrueWorld(), IntrinsicCost(), NothingExpected(), None)  # type: ignore[arg-type]
     env, draws = ForagingVectorEnv(16, max_steps=1_000), torch.Generator().manual_seed(0)
     planner = make_planner("cem", FORAGER.action)
     observation, _ = env.reset(seed=0)
-    counts = dict.fromkeys(("food", "token", "contact"), 0.0)
+    counts = dict.fromkeys(("food", "token", "contact", "gap"), 0.0)
     for _ in range(steps):
         state = State(torch.from_numpy(observation))
         plan = think(m, state, configurator("mode-2"), planner, FORAGER.action, None, draws)
         observation, _, _, _, infos = env.step(plan.actions[:, 0].numpy())
-        for name in counts:
+        for name in ("food", "token", "contact"):
             counts[name] += infos[name].mean()
+        counts["gap"] += infos["interoception"][:, 1].mean() / steps
     return counts
 
 
@@ -289,9 +290,12 @@ def test_more_hunger_more_food_and_the_other_sign_none() -> None:
 
 
 def test_more_hazard_fewer_contacts_and_no_sign_seeks_them() -> None:
-    contacts = [live(pleasure=1.0, hazard=weight)["contact"] for weight in (0.0, 0.02, 3.0)]
-    assert contacts[0] > contacts[1] > contacts[2] and contacts[2] < 0.2 * contacts[0]
-    assert live(pleasure=1.0, hazard=-100.0) == live(pleasure=1.0)  # the floor
+    lives = [live(pleasure=1.0, hazard=weight) for weight in (0.0, 0.05, 3.0)]
+    contacts = [life["contact"] for life in lives]
+    assert contacts[0] > 1 > contacts[1] >= contacts[2] == 0
+    assert lives[0]["gap"] < lives[1]["gap"] < lives[2]["gap"]
+    assert lives[0]["token"] > lives[1]["token"] > lives[2]["token"]  # what that costs
+    assert live(pleasure=1.0, hazard=-100.0) == lives[0]  # the floor
 
 
 def test_the_sign_of_pleasure_decides_over_tokens() -> None:

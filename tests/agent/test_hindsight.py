@@ -11,6 +11,7 @@ from forethought.agent.config import BehaviourLoss
 from forethought.agent.hindsight import ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
+from forethought.modules.cost import interoception
 from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import uniform
 
@@ -153,7 +154,7 @@ def test_a_goal_that_is_passed_is_reached() -> None:
     latent[:, 1, 1:] = 9.0  # never there
     distance = latent[:, :, 1:].square().mean(-1)
     nothing = torch.zeros_like(distance)
-    imagined = Trajectory(latent, torch.stack([nothing, nothing, nothing, distance], -1), torch.ones_like(distance))
+    imagined = Trajectory(latent, interoception(nothing, nothing, nothing, distance), torch.ones_like(distance))
     weights = drive_weights(goal=1.0)
     configuration = Configuration(weights, weights, goal=torch.zeros(1, 8), discount=0.9)
     with torch.no_grad():

@@ -16,8 +16,9 @@ from forethought.agent.criterion import Metrics
 from forethought.agent.learning import Learner, learning_rate_factor
 from forethought.agent.modes import Energy, think
 from forethought.modules.configurator import Configurator
+from forethought.modules.cost import interoception
 from forethought.modules.memory import Window
-from forethought.modules.types import Configuration, State, Trajectory
+from forethought.modules.types import DRIVES, Configuration, State, Trajectory
 from torch import Tensor
 
 from .small import fingerprint, fingerprints, make_agent, make_window
@@ -129,7 +130,7 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
                 latents.append(0.8 * latents[-1] + 0.1)
             latent = torch.stack(latents, 2)
             x = latent[:, :, 1:, 0]
-            iota = torch.stack([x**2, torch.full_like(x, 1 - go), 0 * x, 0 * x], -1)
+            iota = interoception(x**2, torch.full_like(x, 1 - go), 0 * x)
             return Trajectory(latent, iota, torch.full_like(x, go))
 
     def critic(state: State, configuration: Any) -> Tensor:
@@ -137,7 +138,7 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
         for k in range(300):
             x = 0.8 * x + 0.1
             total = total + discount ** (k + 1) * go**k * cost(x)
-        return torch.stack([total, 0 * total, 0 * total, 0 * total], -1)
+        return torch.stack([total, *[0 * total] * (len(DRIVES) - 1)], -1)
 
     agent = make_agent(ending=ending, discount=discount)
     m: Any = replace(agent.modules, world_model=Chain(), critic=critic)  # type: ignore[arg-type]
@@ -157,7 +158,7 @@ LENGTH, GAMMA = 5, 0.9
 def chain_value(position: int) -> Tensor:
     """TC of a chain 0, 1 … 5 that pays k on entering k and ends on entering 5: pleasure, ending, effort, goal."""
     pleasure = -sum(GAMMA ** (k - position) * k for k in range(position + 1, LENGTH + 1))
-    return torch.tensor([pleasure, GAMMA ** (LENGTH - position), 0.0, 0.0])
+    return torch.tensor([pleasure, GAMMA ** (LENGTH - position), *[0.0] * (len(DRIVES) - 2)])
 
 
 VALUES = torch.stack([chain_value(position) for position in range(LENGTH)])
@@ -200,7 +201,7 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
             latent = torch.stack(latents, 2)
             entered = latent[:, :, :-1, 0] + 1
             ended = (entered == LENGTH).float()
-            iota = torch.stack([entered, ended, 0 * ended, 0 * ended], -1)
+            iota = interoception(entered, ended, 0 * ended)
             return Trajectory(latent, iota, 1 - ended)
 
     agent = learner.agent

@@ -23,16 +23,17 @@ from torch import Tensor
 
 def test_a_reward_task_weighs_reward_in_cost_and_critic() -> None:
     made = Configurator(Task(pleasure=2.0, ending=3.0, effort=0.5))("mode-2")
-    assert made.u.tolist() == made.v.tolist() == [2.0, 3.0, 0.5, 0.0]
+    expected = drive_weights(pleasure=2.0, ending=3.0, effort=0.5)
+    assert made.u.tolist() == made.v.tolist() == expected.tolist()
     assert made.goal is None
-    assert Configurator(Task())("mode-2").u.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert Configurator(Task())("mode-2").u.tolist() == drive_weights(pleasure=1.0).tolist()
 
 
 def test_a_goal_task_weighs_distance_and_carries_the_goal() -> None:
     goal = torch.arange(6.0).view(2, 3)
     made = Configurator(Task(goals=True, pleasure=2.0, ending=3.0, effort=0.5))("mode-2", State(goal))
-    assert made.u.tolist() == [0.0, 3.0, 0.5, 1.0]
-    assert made.v.tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert made.u.tolist() == drive_weights(ending=3.0, effort=0.5, goal=1.0).tolist()
+    assert made.v.tolist() == drive_weights(goal=1.0).tolist()
     assert made.goal is not None
     assert torch.equal(made.goal, goal)
 
@@ -53,9 +54,9 @@ def test_with_goal() -> None:
 
 
 def test_drive_weights() -> None:
-    assert drive_weights(goal=2.0, pleasure=1.0).tolist() == [1.0, 0.0, 0.0, 2.0]
-    with pytest.raises(ValueError, match="unknown drive 'hunger'; the drives are pleasure, ending, effort, goal"):
-        drive_weights(hunger=1.0)
+    assert drive_weights(goal=2.0, pleasure=1.0, hazard=3.0).tolist() == [1.0, 0.0, 0.0, 2.0, 0.0, 3.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="unknown drive 'thirst'; the drives are pleasure, ending, effort, goal"):
+        drive_weights(thirst=1.0)
 
 
 def test_mode_is_passed_on() -> None:
