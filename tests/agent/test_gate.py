@@ -17,15 +17,16 @@ from forethought.agent.comparison import CompareConfig, modes_of, play
 from forethought.agent.curves import gate_chart
 from forethought.agent.evaluation import Episode, Result
 from forethought.agent.modes import doubts, wants_plan
-from forethought.agent.run import check_settings
+from forethought.agent.run import check_settings, prepare
 from forethought.agent.standings import standings
 from forethought.agent.style import colours_of
+from forethought.agent.training import Trainer
 from forethought.modules.configurator import Task, Thinking
 from forethought.modules.types import Gate
 from gymnasium import spaces
 from torch import Tensor
 
-from .small import make_agent, settings, wake
+from .small import make_agent, settings, tiny, wake
 
 ENVS = 6
 THINKING = Thinking(horizon=4, candidates=8, iterations=2, proposals=2)
@@ -178,6 +179,20 @@ def test_a_gate_is_saved_and_checked() -> None:
     config = replace(settings(), schedule=replace(settings().schedule, mode="gated"))
     with pytest.raises(ValueError, match=r"schedule.mode is gated and there is no gate"):
         check_settings(config)
+
+
+def test_a_run_can_collect_in_the_gated_mode() -> None:
+    config = tiny()
+    thinking = replace(config.task.thinking, gate=Gate(chance=0.5), commit=2)
+    schedule = replace(config.schedule, mode="gated", rounds=1, mode_1_rounds=0)
+    config = replace(config, task=replace(config.task, thinking=thinking), schedule=schedule)
+    agent, env = prepare(config)
+    trainer = Trainer(agent, env, lambda *told: None)
+    trainer.run()
+    env.close()
+    planned = trainer.memory.data["planned"][:, : trainer.memory.filled]
+    assert 0.1 < planned[:, 25:].mean() < 0.5  # of those after the prefill
+    assert agent.modules.world_model.calls > 0
 
 
 # ---- thresholds
