@@ -113,14 +113,14 @@ def recall(id: str) -> RunConfig:
         env=EnvConfig(id, num_envs=8),
         task=Task(discount=0.9, thinking=Thinking(horizon=1, candidates=8, iterations=1)),
         perception=PerceptionConfig("mlp", latent=16, width=16, recall=RecallConfig(slots=8, past=4)),
-        world_model=WorldModelConfig(hidden=64),
+        world_model=WorldModelConfig(hidden=256),
         critic=CriticConfig(hidden=32),
         actor=ActorConfig(hidden=32),
         model_loss=WorldModelLoss(
             steps=1, batch=64, balance=0.8, regulariser_weight=0.01, directions=16, learning_rate=3e-3
         ),
         behaviour=BehaviourLoss(batch=32, steps=4, learning_rate=3e-3),
-        schedule=Schedule(prefill=2_400, prefill_updates=600, reanalyse=32, final_behaviour_updates=100),
+        schedule=Schedule(prefill=2_400, prefill_updates=800, reanalyse=32, final_behaviour_updates=100),
         threads=1,
     )
 

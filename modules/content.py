@@ -174,7 +174,9 @@ def scrambled(memory: ContentMemory, generator: torch.Generator) -> ContentMemor
     filled = (memory.usage > 0).to(memory.keys.dtype)
     draws = torch.rand(filled.shape, generator=generator, device=filled.device)
     places = torch.argsort(filled, dim=-1, descending=True, stable=True).unsqueeze(-1).expand_as(memory.keys)
-    others = torch.argsort(filled + draws, dim=-1, descending=True).unsqueeze(-1).expand_as(memory.keys)
+    others = (
+        torch.argsort(filled * (1 + draws), dim=-1, descending=True, stable=True).unsqueeze(-1).expand_as(memory.keys)
+    )
     return replace(memory, keys=memory.keys.scatter(1, places, memory.keys.gather(1, others)))
 
 

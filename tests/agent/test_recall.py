@@ -194,17 +194,16 @@ def play(agent: Agent, mode: Mode) -> Result:
     return evaluate(mode, env, agent.begin(200, mode), seed=500)
 
 
-def test_a_world_of_memory_is_solved_with_it_and_not_without() -> None:
-    """M6, one seed: five are in docs/memory.md."""
-    config = preset("forethought/Recall-v0")
-    schedule = replace(config.schedule, prefill_updates=600)
-    agent, env = prepare(replace(config, seed=1, schedule=schedule, device="cpu"))
+def test_in_a_world_of_memory_it_is_what_an_agent_is_better_by() -> None:
+    """M6, one seed: five are in docs/memory.md. Without what it recalls the agent is at chance, 0 ± 0.14."""
+    agent, env = prepare(replace(preset("forethought/Recall-v0"), device="cpu"))
     Trainer(agent, env, lambda *_: None).run()
     env.close()
-    for mode in ("mode-1", "mode-2"):
-        assert play(agent, mode).returns.mean() > 0.8, mode  # type: ignore[arg-type]
+    reacting, thinking = (play(agent, mode).returns.mean() for mode in ("mode-1", "mode-2"))
+    assert min(reacting, thinking) > 0.7
     assert agent.modules.perception.recall is not None
-    draws = torch.Generator().manual_seed(0)
-    for change in (lambda memory: forget(memory, torch.ones(200, dtype=torch.bool)), lambda m: scrambled(m, draws)):
-        agent.modules.perception.recall.disturb = change
-        assert play(agent, "mode-2").returns.mean() < 0.4
+    draws, everywhere = torch.Generator().manual_seed(0), torch.ones(200, dtype=torch.bool)
+    agent.modules.perception.recall.disturb = lambda memory: forget(memory, everywhere)
+    assert abs(play(agent, "mode-2").returns.mean()) < 0.25
+    agent.modules.perception.recall.disturb = lambda memory: scrambled(memory, draws)
+    assert play(agent, "mode-2").returns.mean() < 0.6 * thinking
