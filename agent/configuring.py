@@ -23,12 +23,11 @@ from ..modules.types import Mode, State
 from .agent import Agent
 from .budgets import retask
 from .calibration import SEED
-from .checkpoint import from_json, to_json
 from .checkup import HELD_OUT_SEED
 from .evolution import Evolution
 from .interaction import Step, interact
 from .statistics import Interval, mean_interval
-from .storage import read_json, write_atomically
+from .storage import from_json, read_json, to_json, write_atomically
 from .worlds import build_env
 
 FORMAT = 1
@@ -158,7 +157,10 @@ def intrinsic(agent: Agent, step: Step) -> NDArray[np.float64]:
             )
             goal, distance = State(there.latent), goal_distance(here.latent, there.latent)
         reward, ended = (torch.from_numpy(x.astype(np.float32)).to(device) for x in (step.reward, step.terminated))
-        iota = interoception(reward, ended, m.world_model.actions.effort(m.world_model.actions(action)), distance)
+        effort = m.world_model.actions.effort(m.world_model.actions(action))
+        felt = () if step.sensors is None else torch.from_numpy(step.sensors).to(device).unbind(-1)
+        measured = dict(zip(m.world_model.sensors, felt, strict=False))  # a goal task has no heads for them
+        iota = interoception(reward, ended, effort, distance, **measured)
         u = Configurator(agent.config.task)("mode-1", goal, device).u
         return m.intrinsic_cost(iota, u).sum(-1).cpu().numpy().astype(np.float64)
 

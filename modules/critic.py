@@ -84,7 +84,7 @@ class Critic(nn.Module):
         """
         goal = required_goal(configuration, "critic") if self.goals else None
         variance = self.two_hot.variance(self.logits(state.latent, goal))
-        return (floored(configuration.v).square() * variance).sum(-1).sqrt()
+        return (floored(configuration.v)[: self.heads].square() * variance).sum(-1).sqrt()
 
 
 def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:

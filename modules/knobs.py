@@ -56,6 +56,8 @@ KNOBS: dict[str, Knob] = {
     "pleasure": Knob(0.25, 4.0, log=True),
     "ending": Knob(0.0, 8.0),
     "effort": Knob(0.0, 1.0),
+    "hunger": Knob(-4.0, 4.0),
+    "hazard": Knob(0.0, 8.0),
 }
 """By where they are in a `Task`. A gate's threshold that is not set counts as its lowest: everything is planned."""
 

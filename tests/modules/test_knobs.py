@@ -11,9 +11,9 @@ from forethought.agent.configuring import differing
 from forethought.agent.modes import Energy, Modules
 from forethought.agent.presets import preset
 from forethought.modules.configurator import Configurator, Task, Thinking
-from forethought.modules.cost import ENDING, floored
+from forethought.modules.cost import SAFETY, floored
 from forethought.modules.knobs import KNOBS, Knob, TaskTable, settings_of, turned
-from forethought.modules.types import Configuration, Gate
+from forethought.modules.types import DRIVES, Configuration, Gate
 from torch import Tensor
 
 from .test_configurator import STATE, TASKS, best_first, goal_state, modules
@@ -47,7 +47,8 @@ def test_whatever_is_turned_the_task_stays_within_bounds_and_above_the_floor() -
         thinking = task.thinking
         assert thinking.proposals < thinking.candidates and thinking.commit <= thinking.horizon
         made = Configurator(task)("mode-2")
-        assert floored(made.u)[ENDING] >= 0 and made.u[ENDING] >= 0
+        for drive in map(DRIVES.index, SAFETY):
+            assert floored(made.u)[drive] >= 0 and made.u[drive] >= 0
         for value, name in zip(settings_of(task, list(KNOBS)), KNOBS, strict=True):
             assert 0 <= value <= 1 + 1e-9, name
 
