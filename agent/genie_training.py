@@ -147,7 +147,7 @@ class GenieTrainer:
             else:
                 learn[self.stage]()
                 save_part(self.folder, name, network.eval())
-            self.stage, self.done, self.optimiser = self.stage + 1, 0, None
+            self.stage += 1
         return self.world.eval()
 
     @property
@@ -313,6 +313,7 @@ class GenieTrainer:
             self.done = step + 1
             self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
             self.pause()
+        self.done, self.optimiser = 0, None
         part.eval()
 
 
