@@ -222,9 +222,10 @@ def test_too_little_memory_names_the_setting_to_lower(
     train(SOON, tmp_path, ignore, resume=True)
 
 
-def test_a_memory_that_fits_no_machine_is_refused(tmp_path: Path) -> None:
-    config = replace(tiny(), schedule=replace(tiny().schedule, capacity=10**15))
-    with pytest.raises(OutOfMemoryError, match=r"lower schedule\.capacity"):
+@pytest.mark.parametrize(("gib", "error"), [(1e12, OutOfMemoryError), (16.0, OSError)])
+def test_a_memory_that_fits_no_machine_is_refused(gib: float, error: type[Exception], tmp_path: Path) -> None:
+    config = replace(tiny(), schedule=replace(tiny().schedule, capacity=10**15, memory_gib=gib))
+    with pytest.raises(error, match=r"lower schedule\.capacity"):
         train(config, tmp_path, ignore)
     assert not is_out_of_memory(RuntimeError("shapes do not fit")) and not is_out_of_memory(ValueError("memory"))
 

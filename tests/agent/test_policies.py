@@ -16,6 +16,7 @@ from forethought.agent.policies import Lesson, distil, energy_curve, iterations_
 from forethought.agent.training import Trainer
 from forethought.agent.worlds import build_env
 from forethought.modules.configurator import Thinking
+from forethought.modules.cost import interoception
 from forethought.modules.types import State, Trajectory
 from torch import Tensor
 
@@ -124,9 +125,9 @@ class Pays:
 
     def _felt(self, latent: Tensor, action: Tensor) -> Tensor:
         right = (action == wanted(latent)).float()
-        return torch.stack([right, 0 * right, 0 * right, 0 * right], -1)
+        return interoception(right, 0 * right, 0 * right)
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
         latent = state.latent[:, None, None].expand(-1, actions.shape[1], actions.shape[2] + 1, -1)
         felt = self._felt(latent[:, :, 1:], actions)
         return Trajectory(latent, felt, torch.ones_like(felt[..., 0]))
@@ -134,7 +135,9 @@ class Pays:
     def begin(self, latent: Tensor) -> tuple[Tensor]:
         return (latent,)
 
-    def advance(self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None) -> tuple[tuple[Tensor], State]:
+    def advance(
+        self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None, feel: object = ()
+    ) -> tuple[tuple[Tensor], State]:
         felt = self._felt(carry[0], action)
         return carry, State(carry[0].unsqueeze(-2), felt.unsqueeze(-2), torch.ones_like(felt[..., :1]))
 
