@@ -115,13 +115,16 @@ def whole_rollouts(config: PPOConfig) -> int:
     return -(-config.steps // rollout) * rollout
 
 
-def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Reactive:
+def train_ppo(
+    config: PPOConfig, folder: Path, report: Told | None = None, ready: Callable[[], None] = lambda: None
+) -> Reactive:
     """Train PPO and leave it in ``folder``, also where it is interrupted.
 
     Args:
         config: Settings.
         folder: Run folder, made if it is missing.
         report: Told of progress.
+        ready: Called once everything fits, before training begins.
 
     Raises:
         ValueError: Settings that do not fit each other or the world.
@@ -138,6 +141,7 @@ def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Re
             _log_to(model, folder / "tensorboard")
             trained = Reactive(config, model.policy, seen)
             finished = False
+            ready()
             try:
                 model.learn(config.steps, callback=watch)
                 finished = True

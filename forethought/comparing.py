@@ -126,13 +126,16 @@ def ppo(arguments: Sequence[str], console: Console) -> int:
     check_ppo(config)
     folder = options.run or default_folder(id, f"{config.seed}-ppo")
     _make_way(folder, options.overwrite)
-    if (planned := whole_rollouts(config)) != config.steps:
-        whole = f"whole rollouts of {config.rollout} decisions in each of {config.env.num_envs} environments"
-        tell(console, f"--steps {config.steps} becomes {planned}: {whole} (--rollout, --env.num-envs)")
+
+    def ready() -> None:
+        if (planned := whole_rollouts(config)) != config.steps:
+            whole = f"whole rollouts of {config.rollout} decisions in each of {config.env.num_envs} environments"
+            tell(console, f"--steps {config.steps} becomes {planned}: {whole} (--rollout, --env.num-envs)")
+
     progress = StepProgress(console, folder)
     try:
         with progress:
-            train_ppo(config, folder, progress)
+            train_ppo(config, folder, progress, ready)
     except KeyboardInterrupt as stop:
         if not holds_ppo(folder):
             raise

@@ -72,7 +72,7 @@ def test_windows_never_go_across_the_end_of_an_episode(block: int) -> None:
     for _ in range(30):
         memory, lives = random_life(draws)
         steps = int(draws.integers(1, 5))
-        if memory._starts(steps) < 1:
+        if memory.starts(steps) < 1:
             continue
         window = memory.sample(6, steps, draws, balance=float(draws.choice([0.0, 0.5, 1.0])), goals=2)
         for row in range(6):

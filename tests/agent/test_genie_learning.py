@@ -39,7 +39,7 @@ QUICK = Examination(clips=48, prompt_frames=1, steps=6, starts=4, grid_steps=1)
 def learn(data: Path, folder: Path, config: GenieTraining = CONFIG) -> Path:
     torch.set_num_threads(1)
     trainer = GenieTrainer(config, VideoDataset(data, "train"), folder, lambda *report: None)
-    trainer.run({}, resume=True)
+    trainer.run({}, keep=True)
     keep_prompts(config, VideoDataset(data, "test"), folder)
     return folder
 

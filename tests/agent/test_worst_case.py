@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from forethought.agent.modes import Energy, trajectory_energy
-from forethought.modules.types import State, Trajectory
+from forethought.modules.types import INTEROCEPTION, State, Trajectory
 
 from .small import make_agent, make_window
 
@@ -41,12 +41,12 @@ def test_where_all_but_one_agree_the_bound_is_the_worst_case() -> None:
     """Two courses: an adversary could make the first cost 3; on average it is the better one."""
     agent = make_agent(members=4)
     energy = torch.tensor([[-1.0, -1.0, -1.0, 3.0], [0.5, 0.5, 0.5, 0.5]])
-    iota = torch.zeros(1, 2, 4, 1, 4)
+    iota = torch.zeros(1, 2, 4, 1, len(INTEROCEPTION))
     iota[0, :, :, 0, 0] = -energy / 0.9  # one step later, at the discount of the agent
     nothing = torch.zeros(1, 2, 4, 1)
     own = Trajectory(torch.zeros(1, 2, 4, 2, 8), iota, nothing)
     foreseen = Trajectory(own.latent.mean(2), iota.mean(2), nothing.mean(2), own)
-    imagined: Any = SimpleNamespace(rollout=lambda state, actions, goal: foreseen)
+    imagined: Any = SimpleNamespace(rollout=lambda state, actions, goal, feel: foreseen)
     m = replace(agent.modules, world_model=imagined)
     found = {}
     for risk in (0.0, 3**0.5):
