@@ -16,6 +16,7 @@ from .single import SingleEnv
 
 _NAMESPACE = "forethought"
 _GENIE = "genie:"
+_SPRITE = "Sprite"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
@@ -48,8 +49,8 @@ def make_env(
 
     Args:
         id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom" or "DotWall" (also
-            "forethought/TwoRoom-v0"); "genie:FOLDER", a world learned from video; or any registered Gymnasium id.
-            `list_envs` lists them.
+            "forethought/TwoRoom-v0"); "Sprite"; "genie:FOLDER", a world learned from video ("forethought/Genie-v0":
+            the one that comes along); or any registered Gymnasium id. `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
         split: "train", or "test" for Procgen's held-out levels.
@@ -65,7 +66,7 @@ def make_env(
         observation_key: Gymnasium: the part of a Dict or Tuple observation to use.
         pairs: Rooms: the law of start and goal.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
-        max_steps: Rooms, Genie and Gymnasium: steps until truncation.
+        max_steps: Rooms, Sprite, Genie and Gymnasium: steps until truncation.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -115,6 +116,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     ),
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
+    _SPRITE: frozenset({"max_steps"}),
     "genie": frozenset({"max_steps"}),
     "gymnasium": frozenset({"max_steps", "observation_key"}),
 }  # fmt: skip
@@ -129,12 +131,14 @@ def list_envs() -> dict[str, str]:
     """Ids of this package's own environments, each with a line that describes it; any Gymnasium id works besides."""
     modes = {game: ", ".join(mode for mode, games in MODES.items() if game in games) for game in GAMES}
     procgen = {f"procgen:{game}": f"Procgen's {game}; modes {modes[game]}." for game in GAMES}
-    return procgen | dict(_ROOMS)
+    return (
+        procgen | _ROOMS | {_SPRITE: "A sprite in a 16×16 box; walk to the corner. What the small Genie world shows."}
+    )
 
 
 def register() -> None:
     """Register this package's environments with Gymnasium; safe to call again, and imports no simulator."""
-    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {room: room for room in _ROOMS}
+    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {room: room for room in (*_ROOMS, _SPRITE)}
     for name, env in names.items():
         if f"{_NAMESPACE}/{name}-v0" not in gymnasium.registry:
             gymnasium.register(
@@ -168,7 +172,11 @@ def _build(kind: str, name: str, num_envs: int, seed: int, options: dict[str, An
     if kind == "genie":
         from .genie import GenieVectorEnv  # noqa: PLC0415  (imports torch)
 
-        return GenieVectorEnv(name, num_envs, seed=seed, **options)
+        return GenieVectorEnv(name or None, num_envs, seed=seed, **options)
+    if kind == _SPRITE:
+        from .sprite import SpriteVectorEnv  # noqa: PLC0415  (only where asked for)
+
+        return SpriteVectorEnv(num_envs, seed=seed, **options)
     from . import rooms  # noqa: PLC0415  (only where asked for)
 
     room = {"TwoRoom": rooms.TwoRoomVectorEnv, "DotWall": rooms.DotWallVectorEnv}[kind](num_envs, **options)
@@ -183,8 +191,10 @@ def _resolve(id: str) -> tuple[str, str]:
         ValueError: No such environment.
     """
     name = id.removeprefix(f"{_NAMESPACE}/").removesuffix("-v0") if id.startswith(f"{_NAMESPACE}/") else id
-    if name in _ROOMS:
+    if name in _ROOMS or name == _SPRITE:
         return name, name
+    if id == f"{_NAMESPACE}/Genie-v0":
+        return "genie", ""  # the world that comes along
     for prefix in ("procgen:", "procgen-"):
         if name.startswith(prefix) and name.removeprefix(prefix) in GAMES:
             return "procgen", name.removeprefix(prefix)
@@ -201,7 +211,7 @@ def _resolve(id: str) -> tuple[str, str]:
         close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
         hint = f" Closest: {', '.join(close)}." if close else ""
         raise ValueError(
-            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)} or a registered Gymnasium id "
+            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)}, {_SPRITE} or a registered Gymnasium id "
             f"(see list_envs; third-party packages must be imported first).{hint}"
         ) from error
     return "gymnasium", id
