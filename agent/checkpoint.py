@@ -69,6 +69,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         fits = value in options
     elif origin in {typing.Union, types.UnionType}:
         fits = any(value is None if option is type(None) else isinstance(value, option) for option in options)
+    elif origin is tuple:
+        fits = isinstance(value, list) and all(type(item) is options[0] for item in value)
+        value = tuple(value) if fits else value
     elif hint is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:

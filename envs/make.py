@@ -211,7 +211,7 @@ def _resolve(id: str) -> tuple[str, str]:
         close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
         hint = f" Closest: {', '.join(close)}." if close else ""
         raise ValueError(
-            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)}, {_SPRITE} or a registered Gymnasium id "
-            f"(see list_envs; third-party packages must be imported first).{hint}"
+            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)}, {_SPRITE} or a registered "
+            f"Gymnasium id (see list_envs; third-party packages must be imported first).{hint}"
         ) from error
     return "gymnasium", id

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -20,6 +21,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.agent import pick_device
+from .agent.checkpoint import from_json
 from .agent.genie_data import Importing, Recording, import_videos, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
@@ -34,7 +36,7 @@ from .modules.genie.latent_action import LatentActionConfig
 from .modules.genie.tokenizer import TokenizerConfig
 from .modules.genie.video import VideoDataset
 from .modules.genie.world import GenieConfig
-from .options import UsageError, parse, wants_help
+from .options import UsageError, given, parse, wants_help
 from .progress import RowProgress, clock, numbers
 
 GENIE_HELP = """\
@@ -85,6 +87,9 @@ class TrainOptions:
     """Keep the parts that the folder already has and learn the others."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the world that the folder holds."""
+    twin_of: Annotated[Path | None, tyro.conf.arg(metavar="WORLD", help_behavior_hint="(default: none)")] = None
+    """Learn the true-action twin of this world: its settings and tokenizer, and the recorded actions for latent ones;
+    what it does better is what latent actions cost (forethought genie evaluate … --twin)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +103,8 @@ class EvaluateOptions:
     """Labelled training steps from which real actions are learned; both maps are tried with each number of them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: WORLD/evaluate)")] = None
     """Where the report goes."""
+    twin: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """The world's true-action twin (forethought genie train … --twin-of WORLD), to measure beside it."""
     device: str = "auto"
     """auto (CUDA, else CPU), cpu or cuda."""
     threads: int = 2
@@ -149,9 +156,15 @@ def _train(arguments: Sequence[str], console: Console) -> int:
         default = GenieTraining()
     else:
         data = VideoDataset(Path(source), "train")
-        default = default_training(data.height, data.width)
+        original = given("--twin-of", rest)
+        name = given("--run", rest)
+        earlier = saved_training(Path(name) if name else _folder_for(source)) if "--resume" in rest else None
+        if original:
+            default = twin_training(Path(original), data)
+        else:
+            default = earlier or default_training(data.height, data.width)
     options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
-    config, folder = options.settings, options.run or Path("runs") / "genie" / _slug(Path(source).name)
+    config, folder = options.settings, options.run or _folder_for(source)
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
     if (folder / "world.json").exists() and not options.resume:
@@ -159,18 +172,51 @@ def _train(arguments: Sequence[str], console: Console) -> int:
             raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
         for name in PARTS:
             (folder / f"{name}.safetensors").unlink(missing_ok=True)
+    if options.twin_of is not None and options.twin_of.absolute() == folder.absolute():
+        raise UsageError(f"{folder} is the world itself; name another folder for its twin with --run FOLDER")
+    before: dict[str, Any] = {}
     if options.resume:
-        config = dataclasses.replace(config, world=load_settings(folder)[0])
+        saved, before = load_settings(folder)
+        config = dataclasses.replace(config, world=saved)
     torch.set_num_threads(config.threads)
     test = VideoDataset(Path(source), "test")
     story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
     story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
+    if before:
+        story["before"] = before
     with GenieProgress(console, folder) as progress:
         trainer = GenieTrainer(config, data, folder, progress)
-        keep_prompts(config, test, _made(folder))
-        trainer.run(json.loads(json.dumps(story)), options.resume)
+        if not (options.resume and (folder / "prompts.npy").is_file()):
+            keep_prompts(config, test, _made(folder))
+        if options.twin_of is not None:
+            shutil.copy(options.twin_of / "tokenizer.safetensors", folder)
+        trainer.run(json.loads(json.dumps(story)), options.resume or options.twin_of is not None)
     _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
     return 0
+
+
+def saved_training(folder: Path) -> GenieTraining | None:
+    """Settings with which the world in a folder was trained; None where it does not tell."""
+    told = load_settings(folder)[1].get("training")
+    return None if told is None else from_json(GenieTraining, told, f"{folder}/world.json: training")
+
+
+def twin_training(folder: Path, data: VideoDataset) -> GenieTraining:
+    """Settings of a world's twin: the same, but for the actions.
+
+    Raises:
+        FileNotFoundError: No world there.
+        ValueError: The world does not tell how it was trained, or the data has no true actions.
+    """
+    config, _ = load_settings(folder)
+    actions = 1 + max(int(chunk.max()) for chunk in data.labels["actions"])
+    world = dataclasses.replace(config, latent_action=dataclasses.replace(config.latent_action, actions=actions))
+    if not data.labelled:
+        raise ValueError(f"{data.folder} has no true actions, which a twin learns from; record data with them")
+    training = saved_training(folder)
+    if training is None:
+        raise ValueError(f"{folder}/world.json does not tell how the world was trained; train it again")
+    return dataclasses.replace(training, world=world, true_actions=True)
 
 
 def default_training(height: int, width: int) -> GenieTraining:
@@ -193,8 +239,9 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     folder = Path(name)
     world, data = load_world(folder, device), VideoDataset(options.data, "test")
     out = _made(options.out or folder / "evaluate")
+    twin = None if options.twin is None else load_world(options.twin, device, need=("tokenizer", "dynamics"))
     with RowProgress(("clips",), console, "clips") as progress:
-        card = examine_world(world, data, options.settings, device, progress["clips"])
+        card = examine_world(world, data, options.settings, device, progress["clips"], twin)
     metadata = provenance() | {
         "command": shlex.join(["forethought", "genie", "evaluate", *arguments]),
         "settings": dataclasses.asdict(options.settings),
@@ -277,6 +324,10 @@ def _subject(command: str, name: str, what: str, arguments: Sequence[str]) -> tu
     if wants_help(arguments):
         return name, arguments
     raise UsageError(f"{command} needs {what} first: forethought genie {command} {name} …")
+
+
+def _folder_for(source: str) -> Path:
+    return Path("runs") / "genie" / _slug(Path(source).name)
 
 
 def _slug(text: str) -> str:
