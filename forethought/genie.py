@@ -156,24 +156,10 @@ def _train(arguments: Sequence[str], console: Console) -> int:
         default = GenieTraining()
     else:
         data = VideoDataset(Path(source), "train")
-        original = given("--twin-of", rest)
-        name = given("--run", rest)
-        earlier = saved_training(Path(name) if name else _folder_for(source)) if "--resume" in rest else None
-        if original:
-            default = twin_training(Path(original), data)
-        else:
-            default = earlier or default_training(data.height, data.width)
+        default = _starting_settings(source, rest, data)
     options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
     config, folder = options.settings, options.run or _folder_for(source)
-    if options.resume and options.overwrite:
-        raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
-    if (folder / "world.json").exists() and not options.resume:
-        if not options.overwrite:
-            raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
-        for name in PARTS:
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
-    if options.twin_of is not None and options.twin_of.absolute() == folder.absolute():
-        raise UsageError(f"{folder} is the world itself; name another folder for its twin with --run FOLDER")
+    _make_way(folder, options)
     before: dict[str, Any] = {}
     if options.resume:
         saved, before = load_settings(folder)
@@ -193,6 +179,28 @@ def _train(arguments: Sequence[str], console: Console) -> int:
         trainer.run(json.loads(json.dumps(story)), options.resume or options.twin_of is not None)
     _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
     return 0
+
+
+def _make_way(folder: Path, options: TrainOptions) -> None:
+    """Refuse to write over a world that nobody gave up; remove the weights of one that was."""
+    if options.resume and options.overwrite:
+        raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    if options.twin_of is not None and options.twin_of.absolute() == folder.absolute():
+        raise UsageError(f"{folder} is the world itself; name another folder for its twin with --run FOLDER")
+    if (folder / "world.json").exists() and not options.resume:
+        if not options.overwrite:
+            raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
+        for name in PARTS:
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+
+
+def _starting_settings(source: str, rest: Sequence[str], data: VideoDataset) -> GenieTraining:
+    """Settings before options: those of the world that is gone on with, of the twin's world, or what suits the data."""
+    original, name = given("--twin-of", rest), given("--run", rest)
+    earlier = saved_training(Path(name) if name else _folder_for(source)) if "--resume" in rest else None
+    if original:
+        return twin_training(Path(original), data)
+    return earlier or default_training(data.height, data.width)
 
 
 def saved_training(folder: Path) -> GenieTraining | None:
