@@ -155,9 +155,9 @@ def learn_map(world: Genie, known: Labelled, meaning: Meaning, seed: int) -> Act
 class Window:
     """The last frames of B environments, in the size of a world; a first frame stands for those before it."""
 
-    def __init__(self, num_envs: int, world: Genie) -> None:
+    def __init__(self, num_envs: int, world: Genie, frames: int | None = None) -> None:
         self.size = (world.config.height, world.config.width)
-        self.frames = np.zeros((num_envs, seen_frames(world), *self.size, 3), np.uint8)
+        self.frames = np.zeros((num_envs, frames or seen_frames(world), *self.size, 3), np.uint8)
 
     def see(self, pictures: NDArray[np.uint8], first: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Take in pictures ``[B, H, W, 3]`` of any size; ``first [B]`` begins episodes. The
@@ -183,20 +183,29 @@ class LatentBehaviour:
         env: From `Home.build`.
         world: In evaluation mode, on ``device``.
         inner: Sees frames of the world's size and answers with codes.
-        actions: What the codes mean.
+        actions: What the codes mean; None where ``inner`` answers with true actions already.
         device: Where the world is.
+        frames: That a decoder looks at; None: as many as those it learned from in `play_labels`.
     """
 
     def __init__(
-        self, env: VectorEnv, world: Genie, inner: Behaviour, actions: ActionMap, device: torch.device
+        self,
+        env: VectorEnv,
+        world: Genie,
+        inner: Behaviour,
+        actions: ActionMap | None,
+        device: torch.device,
+        frames: int | None = None,
     ) -> None:
         self.env, self.world, self.inner, self.actions, self.device = env, world, inner, actions, device
-        self.window = Window(env.num_envs, world)
+        self.window = Window(env.num_envs, world, frames)
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Decide on codes, and do what they mean."""
         frames = self.window.see(pictures_now(self.env, observation), first)
         decision = self.inner.act(frames[:, -1], first, active)
+        if self.actions is None:
+            return decision
         codes = torch.from_numpy(np.asarray(decision.action, np.int64)).to(self.device)
         features = None
         if self.actions.decoder is not None:

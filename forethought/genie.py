@@ -25,12 +25,14 @@ from .agent.checkpoint import from_json
 from .agent.genie_data import Importing, Recording, import_videos, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
+from .agent.genie_minari import PREFIX, import_minari
 from .agent.genie_play import PlayOptions, play
 from .agent.genie_report import card_table, label_table, write_card
 from .agent.genie_training import GenieTrainer, GenieTraining, keep_prompts
 from .agent.run import provenance
 from .envs.genie import PRETRAINED
 from .envs.make import has_levels
+from .genie_acting import clone, made, plan, subject, tell, transfer
 from .modules.genie.files import PARTS, load_settings, load_world
 from .modules.genie.latent_action import LatentActionConfig
 from .modules.genie.tokenizer import TokenizerConfig
@@ -43,10 +45,13 @@ GENIE_HELP = """\
 usage: forethought genie COMMAND …
 
   record ENV       film a policy in any environment: video to learn from, true actions kept apart
-  import FOLDER    read a folder of MP4 or GIF videos, without actions
+  import FOLDER    read a folder of MP4 or GIF videos, without actions; minari:NAME reads one of Minari's data sets
   train DATA       learn a world from video: tokenizer, latent actions, dynamics
   evaluate WORLD   the report card of a world on test video: pictures, control, what the codes mean
   play WORLD       walk through a world in the browser (this machine only), or in the terminal
+  plan [WORLD]     plan in the dream and act in the true environment, beside the same planner in the true simulator
+  transfer RUN …   agents and PPO that were trained in a dream, at work in the true environment
+  clone [WORLD]    imitate an expert seen on video without actions; how many labels it takes
 
 COMMAND --help explains a command and its options. To begin with:
 
@@ -74,6 +79,8 @@ class ImportOptions:
     importing: Annotated[Importing, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Importing)
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/FOLDER)")] = None
     """Where the data goes."""
+    key: str = ""
+    """Minari: the entry of Dict observations that is a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +126,7 @@ def genie(arguments: Sequence[str], console: Console) -> int:
     """
     commands: dict[str, Callable[[Sequence[str], Console], int]] = {
         "record": _record, "import": _import, "train": _train, "evaluate": _evaluate, "play": _play,
+        "plan": plan, "transfer": transfer, "clone": clone,
     }  # fmt: skip
     if arguments[0] not in commands:
         raise UsageError(f"genie has no command {arguments[0]!r}; expected {', '.join(commands)}")
@@ -127,31 +135,39 @@ def genie(arguments: Sequence[str], console: Console) -> int:
 
 def _record(arguments: Sequence[str], console: Console) -> int:
     about = "Film a policy in an environment. ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id that draws."
-    id, rest = _subject("record", "ENV", "an environment", arguments)
+    id, rest = subject("record", "ENV", "an environment", arguments)
     if id != "ENV":
         has_levels(id)  # refuses an unknown id
     options = parse(RecordOptions, RecordOptions(), rest, f"forethought genie record {id}", about)
     folder = options.out or Path("data") / _slug(id)
     with RowProgress(("train", "test"), console, "frames") as progress:
         record(id, options.recording, folder, progress)
-    _tell(console, f"recorded in {folder}")
+    tell(console, f"recorded in {folder}")
     return 0
 
 
 def _import(arguments: Sequence[str], console: Console) -> int:
-    about = "Read the videos in a folder (MP4, GIF, WebM, MKV, AVI, MOV) into a data set; they need no actions."
-    source, rest = _subject("import", "FOLDER", "a folder of videos", arguments)
+    about = (
+        "Read the videos in a folder (MP4, GIF, WebM, MKV, AVI, MOV) into a data set; they need no actions. "
+        "minari:NAME reads one of Minari's data sets that is on this machine."
+    )
+    source, rest = subject("import", "FOLDER", "a folder of videos", arguments)
     options = parse(ImportOptions, ImportOptions(), rest, f"forethought genie import {source}", about)
-    folder = options.out or Path("data") / _slug(Path(source).name)
+    minari = source.startswith(PREFIX)
+    name = source.removeprefix(PREFIX) if minari else Path(source).name
+    folder = options.out or Path("data") / _slug(name)
     with RowProgress(("videos",), console, "videos") as progress:
-        import_videos(Path(source), options.importing, folder, progress["videos"])
-    _tell(console, f"imported into {folder}")
+        if minari:
+            import_minari(name, options.importing, folder, options.key, progress["videos"])
+        else:
+            import_videos(Path(source), options.importing, folder, progress["videos"])
+    tell(console, f"imported into {folder}")
     return 0
 
 
 def _train(arguments: Sequence[str], console: Console) -> int:
     about = "Learn a world from video. Parts are saved as they are done; --resume goes on after the last of them."
-    source, rest = _subject("train", "DATA", "a data set", arguments)
+    source, rest = subject("train", "DATA", "a data set", arguments)
     if wants_help(rest):
         default = GenieTraining()
     else:
@@ -173,11 +189,11 @@ def _train(arguments: Sequence[str], console: Console) -> int:
     with GenieProgress(console, folder) as progress:
         trainer = GenieTrainer(config, data, folder, progress)
         if not (options.resume and (folder / "prompts.npy").is_file()):
-            keep_prompts(config, test, _made(folder))
+            keep_prompts(config, test, made(folder))
         if options.twin_of is not None:
             shutil.copy(options.twin_of / "tokenizer.safetensors", folder)
         trainer.run(json.loads(json.dumps(story)), options.resume or options.twin_of is not None)
-    _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
+    tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
     return 0
 
 
@@ -237,7 +253,7 @@ def default_training(height: int, width: int) -> GenieTraining:
 
 def _evaluate(arguments: Sequence[str], console: Console) -> int:
     about = "Measure a world on the test split of a data set; writes a table, JSON, charts and pictures."
-    name, rest = _subject("evaluate", "WORLD", "the folder of a world", arguments)
+    name, rest = subject("evaluate", "WORLD", "the folder of a world", arguments)
     default = EvaluateOptions(Path("DATA"))
     if "--data" not in " ".join(rest) and not wants_help(rest):
         raise UsageError("evaluate needs test video: forethought genie evaluate WORLD --data FOLDER")
@@ -246,7 +262,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     device = pick_device(options.device)
     folder = Path(name)
     world, data = load_world(folder, device), VideoDataset(options.data, "test")
-    out = _made(options.out or folder / "evaluate")
+    out = made(options.out or folder / "evaluate")
     twin = None if options.twin is None else load_world(options.twin, device, need=("tokenizer", "dynamics"))
     with RowProgress(("clips",), console, "clips") as progress:
         card = examine_world(world, data, options.settings, device, progress["clips"], twin)
@@ -263,7 +279,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
         rows = label_curve(world, train, data, options.labels, actions, options.settings.seed, device)
         console.print(label_table(rows))
     for path in write_card(card, out, metadata, rows):
-        _tell(console, str(path))
+        tell(console, str(path))
     return 0
 
 
@@ -277,7 +293,7 @@ def _play(arguments: Sequence[str], console: Console) -> int:
     else:
         name, rest = str(PRETRAINED), arguments
     options = parse(PlayOptions, PlayOptions(), rest, "forethought genie play [WORLD]", about)
-    play(Path(name), options, lambda line: _tell(console, line))
+    play(Path(name), options, lambda line: tell(console, line))
     return 0
 
 
@@ -325,27 +341,9 @@ class GenieProgress:
             self.console.print(Text(line.strip()), soft_wrap=True)
 
 
-def _subject(command: str, name: str, what: str, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """What a command is about, and its options; ``--help`` works without."""
-    if arguments and not arguments[0].startswith("-"):
-        return arguments[0], arguments[1:]
-    if wants_help(arguments):
-        return name, arguments
-    raise UsageError(f"{command} needs {what} first: forethought genie {command} {name} …")
-
-
 def _folder_for(source: str) -> Path:
     return Path("runs") / "genie" / _slug(Path(source).name)
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
