@@ -52,7 +52,9 @@ def dreams(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=128),
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
-        model_loss=WorldModelLoss(steps=5, batch=48, balance=0.5, detach_target=True, regulariser_weight=0.03, inverse=0.3),
+        model_loss=WorldModelLoss(
+            steps=5, batch=48, balance=0.5, detach_target=True, regulariser_weight=0.03, inverse=0.3
+        ),
         behaviour=BehaviourLoss(batch=32, imitation=0.0, improvement=1.0),
         schedule=Schedule(
             prefill=6_000, prefill_updates=500, rounds=3, round_steps=1_000, round_updates=150,

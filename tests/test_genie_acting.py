@@ -1,6 +1,6 @@
-"""`forethought genie plan, transfer and clone`, and training in dreams, by command, on the small world that comes along.
+"""`forethought genie plan, transfer and clone`, and training in dreams, by command.
 
-What is trained here learns nothing, it is too short; that dreams teach is measured in docs/genie.md.
+In the small world that comes along. What is trained here learns nothing, it is too short; that dreams teach is measured in docs/genie.md.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"  {command} " in told
         assert main(["genie", command, "--help"]) == 0
     helped = capsys.readouterr().out
-    for option in ("--policy", "--test-share", "--world.latent-action.actions", "--prompt-frames", "--port", "--meaning", "--twin",
-                   "--planners", "--data"):  # fmt: skip
+    options = ("--policy", "--test-share", "--world.latent-action.actions", "--prompt-frames", "--port", "--meaning")
+    for option in (*options, "--twin", "--planners", "--data"):
         assert option in helped
 
 
