@@ -1,6 +1,7 @@
 """`forethought genie plan, transfer and clone`, and training in dreams, by command.
 
-In the small world that comes along. What is trained here learns nothing, it is too short; that dreams teach is measured in docs/genie.md.
+In the small world that comes along. What is trained here learns nothing, it is too short; that dreams teach is measured
+in docs/genie.md.
 """
 
 from __future__ import annotations
