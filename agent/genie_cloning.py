@@ -89,7 +89,7 @@ class CloneBehaviour:
 def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device: torch.device) -> Watched:
     """Steps of video in random order, each from two frames alone, so that an episode's first steps are among them.
 
-    No frame follows an episode's last step, which is therefore missing, for the oracle as well.
+    Where no frame follows an episode's last step (Procgen), that step is missing, for the oracle as well.
 
     Raises:
         ValueError: The data has no true actions, or no clips of two frames.

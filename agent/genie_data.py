@@ -120,7 +120,8 @@ def watch(
 ) -> Iterator[Clip]:
     """Clips of a behaviour at work, about ``steps`` frames in all; episodes of any length, cut after ``cut`` frames.
 
-    The observation that comes with an end belongs to the next episode, so a clip ends before it. Environments whose
+    The observation that comes with an end belongs to the next episode, so a clip ends before it; where the environment
+    keeps the last picture (Procgen does not), it ends with that, which no action leaves. Environments whose
     observations are not pictures are drawn (render mode rgb_array).
     """
     count = env.num_envs
@@ -133,6 +134,10 @@ def watch(
             action = int(step.action[index]) if discrete else UNKNOWN
             row = (pictures[index], action, step.reward[index], step.terminated[index])
             open_clips[index].append(row)
+            if step.ended[index] and not isinstance(env, _Drawn):
+                final = step.infos.get("final_obs", [None] * count)[index]
+                if final is not None:
+                    open_clips[index].append((_coloured(final), UNKNOWN, 0.0, False))
             if step.ended[index] or len(open_clips[index]) == cut or number == rounds - 1:
                 yield _clip(open_clips[index])
                 open_clips[index] = []

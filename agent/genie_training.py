@@ -232,8 +232,8 @@ class GenieTrainer:
     def told(self) -> Told:
         """Windows with their outcomes, those that end with an episode among them.
 
-        No frame follows an episode's last step, so nothing can be inferred of it: its code is the one that its true
-        action most often has elsewhere.
+        Where no frame follows an episode's last step (Procgen), nothing can be inferred of it: its code is the one that
+        its true action most often has elsewhere.
 
         Raises:
             ValueError: The data has no rewards.

@@ -26,7 +26,7 @@ from forethought.agent.genie_real import (
     play_labels,
 )
 from forethought.envs.genie import PRETRAINED
-from forethought.envs.sprite import MOVES, draw
+from forethought.envs.sprite import MOVES, SpriteState, SpriteVectorEnv, draw
 from forethought.modules.genie.decoding import ActionDictionary
 from forethought.modules.genie.video import VideoDataset
 
@@ -134,17 +134,31 @@ def test_the_true_side_ends_and_begins_again(arena: Arena) -> None:
     assert not side.ended and side.total == 0 and clip.shape == (1, 1, 16, 16, 3)
 
 
+def walk(one: Contestant, steps: int = 7) -> int:
+    """How many of eight sprites, three moves from the corner, come there in time."""
+    env = SpriteVectorEnv(8)
+    env.reset(seed=0)
+    places = np.array([(12, 0), (0, 12), (8, 4), (4, 8)] * 2)
+    env.set_state(SpriteState(places, np.zeros(8, np.int64)))
+    behaviour, observation = one.begin(env), draw(places)
+    first, active, arrived = np.ones(8, np.bool_), np.ones(8, np.bool_), 0
+    for _ in range(steps):
+        decision = behaviour.act(observation, first, active)
+        observation, reward, *_ = env.step(decision.action)
+        arrived += int((reward * active).sum())
+        active &= reward == 0
+        first = ~active
+        if not active.any():
+            break
+    return arrived
+
+
 def test_plans_made_in_the_dream_work_in_the_true_environment(arena: Arena) -> None:
-    settings = DreamPlanning(("categorical_cem",), horizon=6, candidates=48, iterations=2)
+    settings = DreamPlanning(("categorical_cem",), horizon=4, candidates=64, iterations=2)
     dream, simulator, random = planners_of(arena, settings, 0)
-    rows = {row.name: row for row in contest(arena.home, [dream, random], EPISODES, 0)}
-    assert success(rows["dream, categorical_cem"]) >= 0.9
-    assert success(rows["random"]) <= 0.6
-    assert rows["dream, categorical_cem"].calls == 6 * 48 * 2
-    wrong = planners_of(shuffled(arena), settings, 0)[0]
-    assert success(contest(arena.home, [wrong], EPISODES, 0)[0]) <= 0.6
-    best = contest(arena.home, [simulator], 4, 0)[0]
-    assert success(best) == 1 and best.name == "simulator, categorical_cem"
+    assert [dream.name, simulator.name] == ["dream, categorical_cem", "simulator, categorical_cem"]
+    assert walk(dream) >= 7 and walk(simulator) >= 7
+    assert max(walk(random), walk(planners_of(shuffled(arena), settings, 0)[0])) <= 3
 
 
 def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
