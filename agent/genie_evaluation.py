@@ -191,7 +191,7 @@ def _measure(
     prompt = settings.prompt_frames
     length = prompt + settings.steps
     truths = torch.from_numpy(data.read_label("actions", chosen, length - 1)).to(device) if true_actions else None
-    choices = torch.arange(world.actions) if truths is None else truths.unique().cpu()
+    choices = torch.arange(world.actions) if truths is None else torch.from_numpy(np.unique(truths.cpu().numpy()))
     rows: dict[str, list[Tensor]] = {}
     codes: list[Tensor] = []
     losses: list[Tensor] = []

@@ -183,11 +183,14 @@ class Session:
     @property
     def shown(self) -> NDArray[np.uint8]:
         """The dream, and beside it the truth where there is one, grey where it cannot show this dream's story."""
+        frame: NDArray[np.uint8] = self.frame
         if self.truth is None:
-            return self.frame
+            return frame
         height = len(self.frame)
         true = self.truth.frame if self.together else np.full_like(self.frame, 128)
-        return np.concatenate([self.frame, np.full((height, max(1, height // 16), 3), 255, np.uint8), true], 1)
+        gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+        both: NDArray[np.uint8] = np.concatenate([self.frame, gap, true], 1)
+        return both
 
     def _keep(self) -> None:
         if self.tape is not None and len(self.tape) < _LONGEST:

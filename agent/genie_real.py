@@ -264,4 +264,4 @@ class TrueSide:
             self.window.see(infos["final_obs"][:1], np.zeros(1, np.bool_))
 
     def _shows_pictures(self) -> bool:
-        return self.env.single_observation_space.shape[-1:] == (3,)
+        return (self.env.single_observation_space.shape or ())[-1:] == (3,)
