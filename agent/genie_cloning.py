@@ -190,14 +190,14 @@ def _by_labels(
     def begin(env: VectorEnv) -> Behaviour:
         return LatentBehaviour(env, world, CloneBehaviour(policy, device), actions, device, frames=1)
 
-    return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "from video; labels name the codes")
+    return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "imitates codes")
 
 
 def _oracle(world: Genie, policy: ClonedPolicy, count: int, device: torch.device) -> Contestant:
     def begin(env: VectorEnv) -> Behaviour:
         return LatentBehaviour(env, world, CloneBehaviour(policy, device), None, device, frames=1)
 
-    return Contestant("clone of true actions", begin, f"the same network on {count} labels")
+    return Contestant("clone of true actions", begin, f"oracle, {count} labels")
 
 
 def check_cloning(config: Cloning) -> None:

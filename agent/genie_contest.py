@@ -125,7 +125,7 @@ def expert(env: VectorEnv) -> list[Contestant]:
     """The scripted expert, where the environment has one."""
     if not hasattr(env.unwrapped, "expert_action"):
         return []
-    return [Contestant("expert", ExpertBehaviour, "scripted, knows the state")]
+    return [Contestant("expert", ExpertBehaviour, "scripted")]
 
 
 def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contestant]:
@@ -162,7 +162,7 @@ def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Co
         inner = DreamBehaviour(arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device)
         return arena.latent(inner, env)
 
-    return Contestant(f"dream, {name}", begin, "plans with latent actions")
+    return Contestant(f"dream, {name}", begin, "latent actions")
 
 
 def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> Contestant:
@@ -174,7 +174,7 @@ def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> 
         planner = make_planner(name, env.single_action_space)  # type: ignore[arg-type]
         return OracleBehaviour(env, copies, task, home.recording.action_repeat, seed, planner)
 
-    return Contestant(f"simulator, {name}", begin, "plans with true actions in the true environment")
+    return Contestant(f"simulator, {name}", begin, "true actions, upper bound")
 
 
 def _savable(home: Home) -> bool:
@@ -222,14 +222,14 @@ def trained(arena: Arena, folder: Path, sample: bool, seed: int) -> list[Contest
     def begin(env: VectorEnv) -> Behaviour:
         return arena.latent(PolicyBehaviour(policy, space, seed, sample), env)
 
-    return [Contestant(f"{folder.name}: ppo", begin, "trained in the dream alone")]
+    return [Contestant(f"{folder.name}: ppo", begin, "trained in the dream")]
 
 
 def _in_mode(arena: Arena, folder: Path, agent: Agent, mode: Mode, sample: bool) -> Contestant:
     def begin(env: VectorEnv) -> Behaviour:
         return arena.latent(agent.begin(env.num_envs, mode, sample and mode == "mode-1"), env)
 
-    return Contestant(f"{folder.name}: {mode}", begin, "trained in the dream alone")
+    return Contestant(f"{folder.name}: {mode}", begin, "trained in the dream")
 
 
 def rows_as_json(rows: Sequence[Result]) -> list[dict[str, Any]]:
