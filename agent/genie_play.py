@@ -353,6 +353,7 @@ def play(world: Path, options: PlayOptions, say: Callable[[str], None]) -> None:
         options: How.
         say: Tells the player where to look.
     """
+    say(f"opening {world}" + (f" and its true environment ({options.labels} labels)" if options.beside else ""))
     session = Session(world, options)
     if options.terminal:
         play_in_terminal(session, sys.stdin, Console())
