@@ -1,5 +1,6 @@
 # make demo   trains on a real game and compares both modes on unseen levels (about ten minutes)
 # make test   runs the tests
+# make coverage   the same, and which lines they reach (slower)
 # make lint   formatting, style and types
 # Each sets up .venv by itself; nothing outside this folder is touched.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 DEMO := runs/demo
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test coverage lint format clean
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 13); sys.exit(None if ok else "Python %d.%d found, 3.10 to 3.12 needed: make PYTHON=python3.12 ..." % sys.version_info[:2])'
@@ -26,6 +27,10 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run --source=agent,modules,planners,envs -m pytest
+	for folder in agent modules planners envs; do $(BIN)/python -m coverage report --include="$$folder/*" --skip-covered; done
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,4 +43,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor
 from ..modules.actions import ActionEncoder, ActionSpace
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator
+from ..modules.content import ContentMemory, forget
 from ..modules.cost import IntrinsicCost
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import Mode, State
+from ..modules.types import DOUBTS, DRIVES, SENSOR_DRIVES, SENSORS, Mode, State
 from ..modules.world_model import WorldModel
 from ..planners import (
     Categorical,
@@ -30,27 +31,33 @@ from ..planners import (
     uninformed,
 )
 from .config import RunConfig
-from .modes import Modules, mode_1, mode_2
+from .modes import Modules, gated, mode_1, mode_2
 
 Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an environment shows and takes: the shape of one observation, whether it is pixels, goals, the actions."""
+    """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
+    its sensors."""
 
     shape: tuple[int, ...]
     pixels: bool
     goals: bool
     action: ActionSpace
+    sensors: tuple[str, ...] = ()
 
 
-def read_spaces(observation: spaces.Space[object], action: spaces.Space[object]) -> Spaces:
-    """Understand the single spaces of a vector environment made by `make_env`.
+def read_spaces(
+    observation: spaces.Space[object], action: spaces.Space[object], sensors: tuple[str, ...] = ()
+) -> Spaces:
+    """Understand the single spaces, and the sensors, of a vector environment made by `make_env`.
 
     Raises:
-        ValueError: A space that agents do not support.
+        ValueError: A space or a sensor that agents do not support.
     """
+    if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
+        raise ValueError(f"the environment has the sensors {sensors}, expected different ones of {SENSORS}")
     goals = isinstance(observation, spaces.Dict)
     if isinstance(observation, spaces.Dict):
         if set(observation.spaces) != {"observation", "desired_goal"}:
@@ -65,7 +72,8 @@ def read_spaces(observation: spaces.Space[object], action: spaces.Space[object])
         )
     if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
-    return Spaces(observation.shape, observation.dtype == np.uint8 and len(observation.shape) == 3, goals, action)
+    pixels = observation.dtype == np.uint8 and len(observation.shape) == 3
+    return Spaces(observation.shape, pixels, goals, action, tuple(sensors))
 
 
 def pick_device(name: str) -> torch.device:
@@ -86,15 +94,47 @@ def pick_device(name: str) -> torch.device:
 def build_networks(
     config: RunConfig, spaces: Spaces, actions: ActionEncoder
 ) -> tuple[Perception, WorldModel, Critic, Actor]:
-    """The modules that have parameters, as the run's seed begins them."""
-    latent, goals = config.perception.latent, config.task.goals
+    """The modules that have parameters, as the run's seed begins them.
+
+    Sensors get heads in reward tasks, whatever they weigh now. Novelty and agency are about what is imagined, nothing
+    measures them in the world: the critic has no head for them, they count as far as a plan looks ahead.
+    """
+    goals = config.task.goals
+    sensors = spaces.sensors if config.world_model.events and not goals else ()
+    heads = DRIVES.index("novelty" if sensors else "hunger")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         perception = Perception(config.perception, spaces.shape)
-        world_model = WorldModel(config.world_model, latent, actions, perception.grid)
-        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid)
+        latent = perception.width
+        world_model = WorldModel(config.world_model, latent, actions, perception.grid, sensors)
+        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid, heads=heads)
         actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
     return perception, world_model, critic, actor
+
+
+def check_drives(config: RunConfig, spaces: Spaces) -> None:
+    """Refuse weights of drives that nothing could make the agent feel.
+
+    Raises:
+        ValueError: Names the weight and what it needs.
+    """
+    task = config.task
+    newer = {"hunger": task.hunger, "hazard": task.hazard, "novelty": task.novelty, "agency": task.agency}
+    weighed = {name: weight for name, weight in newer.items() if weight}
+    for name, weight in weighed.items():
+        given = f"task.{name} is {weight} and"
+        if task.goals or not config.world_model.events:
+            raise ValueError(f"{given} neither goal tasks nor world models without events feel {name}; set it to 0")
+        sensor = next((sensor for sensor, drive in SENSOR_DRIVES.items() if drive == name), None)
+        if sensor is not None and sensor not in spaces.sensors:
+            raise ValueError(f"{given} {config.env.id} has no sensor {sensor}; set it to 0 or choose a world with one")
+    if "novelty" in weighed and config.world_model.members < 2:
+        raise ValueError(
+            f"task.novelty is {task.novelty} and world_model.members {config.world_model.members}; novelty is what an "
+            "ensemble disagrees about, give the world model more members"
+        )
+    if "agency" in weighed:
+        ActionEncoder(spaces.action).idle(config.world_model.noop)
 
 
 class Agent:
@@ -111,6 +151,7 @@ class Agent:
     def __init__(self, config: RunConfig, spaces: Spaces) -> None:
         if config.task.goals and not spaces.goals:
             raise ValueError("the task is to reach goals but the environment shows none; set task.goals off")
+        check_drives(config, spaces)
         self.config, self.spaces = config, spaces
         self.device = pick_device(config.device)
         perception, world_model, critic, actor = build_networks(config, spaces, ActionEncoder(spaces.action))
@@ -132,7 +173,11 @@ class Agent:
         return {"perception": m.perception, "world_model": m.world_model, "critic": m.critic, "actor": m.actor}
 
     def begin(self, num_envs: int, mode: Mode, sample: bool = False) -> Acting:
-        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy."""
+        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy.
+
+        Raises:
+            ValueError: The gated mode without a gate.
+        """
         return Acting(self, num_envs, mode, sample)
 
 
@@ -146,6 +191,7 @@ class Decision:
         course: The planned actions ``[B, H, ...]``, or None in Mode-1.
         planned: Where a plan was made in this step ``[B]``.
         calls: Predictor calls of this step, over all environments.
+        doubts: What the gate looked at in this step ``[B, 3]``, NaN where it did not; None in other modes.
     """
 
     action: Array
@@ -153,6 +199,7 @@ class Decision:
     course: Array | None
     planned: NDArray[np.bool_]
     calls: int
+    doubts: NDArray[np.float32] | None = None
 
 
 class Acting:
@@ -161,23 +208,30 @@ class Acting:
     def __init__(self, agent: Agent, num_envs: int, mode: Mode, sample: bool) -> None:
         self.agent, self.mode, self.sample = agent, mode, sample
         thinking, spaces = agent.config.task.thinking, agent.spaces
+        if mode == "gated" and not thinking.gate.open:
+            raise ValueError(
+                "the gated mode has no gate: set a threshold (task.thinking.gate), or let compare find one (--gates)"
+            )
         history = agent.config.perception.history
         self.frames = np.zeros((num_envs, history, *spaces.shape), np.uint8 if spaces.pixels else np.float32)
-        length = thinking.horizon if mode == "mode-2" else 1
+        length = 1 if mode == "mode-1" else thinking.horizon
         discrete = agent.modules.world_model.actions.discrete
         self.course = np.zeros((num_envs, length, *(spaces.action.shape or ())), np.int64 if discrete else np.float32)
-        self.commit = min(thinking.commit, length) if mode == "mode-2" else 1
+        self.commit = min(thinking.commit, length)
         self.age = np.full(num_envs, self.commit)  # steps of the present plan that were carried out
         self.known = np.zeros(num_envs, np.bool_)  # where there is a last plan to start from
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
+        recall = agent.modules.perception.recall if agent.config.perception.recall.slots else None
+        self.memory = None if recall is None else recall.begin(num_envs, agent.device)
 
     def state(self) -> dict[str, Tensor]:
         """What it will act on besides the next observation: recent ones, and the plans under way."""
         arrays = {"frames": self.frames, "course": self.course, "age": self.age, "known": self.known}
         start = {f"start{index}": part.clone() for index, part in enumerate(self.start)}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start
+        memory = {} if self.memory is None else {name: part.clone() for name, part in vars(self.memory).items()}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start | memory
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Undo `state`."""
@@ -188,6 +242,11 @@ class Acting:
         self.start = tuple(
             fitting(state[f"start{index}"], part).to(part.device) for index, part in enumerate(self.start)
         )
+        if self.memory is not None:
+            present = vars(self.memory)
+            self.memory = ContentMemory(
+                **{key: fitting(state[key], present[key]).to(self.agent.device) for key in present}
+            )
 
     def act(
         self, observation: Array | dict[str, Array], first: NDArray[np.bool_], active: NDArray[np.bool_]
@@ -205,36 +264,83 @@ class Acting:
         self.frames[first] = x[first][:, None]
         self.known &= ~first
         self.age[first] = self.commit
+        recalled = self._recall(first, active)
         due = active & (self.age >= self.commit)
         plan = np.zeros((len(first), plan_width(self.agent.spaces)), np.float32)
-        calls = self._decide(np.flatnonzero(due), observation, plan) if due.any() else 0
+        planned = np.zeros(len(first), np.bool_)
+        doubts = np.full((len(first), len(DOUBTS)), np.nan, np.float32) if self.mode == "gated" else None
+        deciding = np.flatnonzero(due)
+        calls = self._decide(deciding, observation, recalled, plan, planned, doubts) if due.any() else 0
         action = self.course[np.arange(len(first)), np.minimum(self.age, self.course.shape[1] - 1)]
         self.age[active] += 1
-        thought = self.mode == "mode-2"
-        return Decision(action, plan, self.course if thought else None, due & thought, calls)
+        return Decision(action, plan, None if self.mode == "mode-1" else self.course, planned, calls, doubts)
 
-    def _decide(self, index: NDArray[np.int64], observation: Array | dict[str, Array], plan: Array) -> int:
-        """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used."""
+    def _recall(self, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Tensor | None:
+        """What the present percepts bring to mind ``[B, V]``; they are remembered where an episode goes on."""
+        if self.memory is None:
+            return None
+        perception = self.agent.modules.perception
+        assert perception.recall is not None
+        device = self.agent.device
+        with torch.no_grad():
+            latent = perception(torch.from_numpy(self.frames).to(device))
+            memory = forget(self.memory, torch.from_numpy(first).to(device))
+            recalled, self.memory = perception.recall.step(memory, latent, torch.from_numpy(active).to(device))
+        return recalled
+
+    def _decide(
+        self,
+        index: NDArray[np.int64],
+        observation: Array | dict[str, Array],
+        recalled: Tensor | None,
+        plan: Array,
+        planned: NDArray[np.bool_],
+        doubts: NDArray[np.float32] | None,
+    ) -> int:
+        """Run an episode of the chosen mode for the environments in ``index``; returns the predictor calls used.
+
+        What a `Decision` tells of it is written into ``plan``, ``planned`` and ``doubts``.
+        """
         agent, device = self.agent, self.agent.device
         m = agent.modules
         before = m.world_model.calls
         with torch.no_grad():
             percept = torch.from_numpy(self.frames[index]).to(device)
             configuration = m.configurator(self.mode, self._goal(observation, index), device)
+            if recalled is not None:
+                configuration = replace(configuration, recalled=recalled[torch.from_numpy(index).to(device)])
+            self.commit = min(configuration.commit, self.course.shape[1])
             if self.mode == "mode-1":
-                action = mode_1(m, percept, configuration, agent.generator, self.sample)
-                self.course[index, 0] = action.cpu().numpy()
+                self._react(index, mode_1(m, percept, configuration, agent.generator, self.sample))
+                return m.world_model.calls - before
+            start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
+            thinking = agent.planner, agent.spaces.action, start, agent.generator
+            thinks, result = index, None
+            if doubts is None:
+                result = mode_2(m, percept, configuration, *thinking)
             else:
-                start = self._start(torch.from_numpy(index).to(device), torch.from_numpy(self.known[index]).to(device))
-                result = mode_2(m, percept, configuration, agent.planner, agent.spaces.action, start, agent.generator)
-                self.course[index] = result.actions.cpu().numpy()
-                shifted = _tensors(shift(result, self.commit, agent.spaces.action))
-                for kept, new in zip(self.start, shifted, strict=True):
-                    kept[index] = new.to(kept.dtype)
-                plan[index] = plan_target(result).cpu().numpy()
-                self.known[index] = True
-        self.age[index] = 0
+                action, doubt, wanted, result = gated(m, percept, configuration, *thinking, self.sample)
+                doubts[index] = doubt.cpu().numpy()
+                where = wanted.cpu().numpy()
+                thinks = index[where]
+                self._react(index[~where], action[~wanted])
+            if result is not None:
+                self._follow(thinks, result)
+                plan[thinks], planned[thinks] = plan_target(result).cpu().numpy(), True
         return m.world_model.calls - before
+
+    def _react(self, index: NDArray[np.int64], action: Tensor) -> None:
+        """Take one action and decide again in the next step; there is no plan to go on from."""
+        self.course[index, self.commit - 1] = action.cpu().numpy()
+        self.age[index] = self.commit - 1
+        self.known[index] = False
+
+    def _follow(self, index: NDArray[np.int64], result: Plan) -> None:
+        """Carry out a plan, and begin the next search where it will have led."""
+        self.course[index] = result.actions.cpu().numpy()
+        for kept, new in zip(self.start, _tensors(shift(result, self.commit, self.agent.spaces.action)), strict=True):
+            kept[index] = new.to(kept.dtype)
+        self.age[index], self.known[index] = 0, True
 
     def _start(self, index: Tensor, known: Tensor) -> Distribution:
         """The last plans moved on to the present, and where there is none, the uninformed distribution."""

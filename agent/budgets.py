@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..modules.configurator import Configurator, Thinking
+from ..modules.configurator import Configurator, Task, Thinking
 from .agent import Agent
 
 _FEWEST = 16  # candidates of an iteration, below which fewer iterations are better than fewer candidates
@@ -15,7 +15,11 @@ _FEWEST = 16  # candidates of an iteration, below which fewer iterations are bet
 
 def rethink(agent: Agent, thinking: Thinking) -> Agent:
     """The same networks under other settings of thinking, with a fresh generator; the agent itself is left alone."""
-    task = replace(agent.config.task, thinking=thinking)
+    return retask(agent, replace(agent.config.task, thinking=thinking))
+
+
+def retask(agent: Agent, task: Task) -> Agent:
+    """The same networks configured for another task, with a fresh generator; the agent itself is left alone."""
     other = copy.copy(agent)
     other.config = replace(agent.config, task=task)
     other.modules = replace(agent.modules, configurator=Configurator(task))
@@ -59,5 +63,5 @@ def with_budget(agent: Agent, calls: int) -> Agent:
     Raises:
         ValueError: The budget is too small for its plans.
     """
-    members = agent.config.world_model.members
+    members = agent.config.world_model.members * (2 if agent.config.task.agency else 1)  # and what doing nothing does
     return rethink(agent, thinking_within(calls, agent.config.task.thinking, members))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
+import math
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,65 +20,19 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..modules.actions import ActionEncoder
+from ..modules.types import SENSORS
 from .agent import Agent, Spaces, build_networks
 from .config import RunConfig
-from .storage import Shapes, read_json, read_tensors, tensor_bytes, write_atomically
+from .storage import Shapes, from_json, in_a_line, read_json, read_tensors, tensor_bytes, to_json, write_atomically
 
 FORMAT = 1
+_LARGEST = 2**28  # numbers of an observation
 _MOST_PARTS = 1_000  # members or layers: networks are built one after the other
 T = TypeVar("T")
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """What turns the content of a `config.json` of some format into that of the next one."""
-
-
-def to_json(value: Any) -> Any:
-    """Nested dataclasses as plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return value
-
-
-def from_json(kind: type[T], value: Any, where: str = "config") -> T:
-    """Rebuild nested dataclasses; missing settings, which came later, get their defaults; others are refused.
-
-    Raises:
-        ValueError: The JSON does not describe this dataclass.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {value!r}, expected an object with the fields of {kind.__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := ", ".join(sorted(value.keys() - fields.keys())):
-        raise ValueError(
-            f"{where} has settings that {kind.__name__} does not know: {unknown}; another version wrote it"
-        )
-    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-    if missing := ", ".join(sorted(needed - value.keys())):
-        raise ValueError(f"{where} lacks {missing}; correct the file or train again")
-    return kind(**{name: _convert(hints[name], given, f"{where}.{name}") for name, given in value.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast("type[Any]", hint), value, where)
-    origin = typing.get_origin(hint)
-    options = typing.get_args(hint)
-    if origin is typing.Literal:
-        fits = value in options
-    elif origin in {typing.Union, types.UnionType}:
-        fits = any(value is None if option is type(None) else isinstance(value, option) for option in options)
-    elif origin is tuple:
-        fits = isinstance(value, list) and all(type(item) is options[0] for item in value)
-        value = tuple(value) if fits else value
-    elif hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    if not fits:
-        raise ValueError(f"{where} is {value!r}, expected {hint}; correct the file or train again")
-    return value
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -123,6 +77,7 @@ def agent_files(agent: Agent) -> dict[str, bytes]:
             "pixels": seen.pixels,
             "goals": seen.goals,
             "action": describe_space(seen.action),
+            "sensors": list(seen.sensors),
         },
     }
     return {"weights.safetensors": tensor_bytes(tensors), "config.json": json.dumps(content, indent=2).encode()}
@@ -171,14 +126,26 @@ def read_settings(folder: Path) -> tuple[RunConfig, Spaces]:
         )
     content = upgraded(read_json(path), path, FORMAT, MIGRATIONS)
     try:
-        config, seen = from_json(RunConfig, content["config"]), content["spaces"]
-        if not all(isinstance(side, int) and side > 0 for side in seen["shape"]):
-            raise ValueError(f"{path} has the observation shape {seen['shape']}, expected positive whole numbers")
-        return config, Spaces(
-            tuple(seen["shape"]), bool(seen["pixels"]), bool(seen["goals"]), build_space(seen["action"])
-        )
+        return from_json(RunConfig, content["config"]), saved_spaces(content["spaces"])
     except (KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+
+
+def saved_spaces(told: dict[str, Any]) -> Spaces:
+    """What an agent sees and does, from a file.
+
+    Raises:
+        ValueError: A shape that is none, an unknown space or an unknown sensor.
+    """
+    shape = told["shape"]
+    if not all(isinstance(side, int) and side > 0 for side in shape) or math.prod(shape) > _LARGEST:
+        raise ValueError(
+            f"config.json has the observation shape {reprlib.repr(shape)}, expected positive whole numbers"
+        )
+    sensors = tuple(told.get("sensors", ()))  # files of earlier versions name none
+    if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
+        raise ValueError(f"config.json has the sensors {reprlib.repr(sensors)}, expected different ones of {SENSORS}")
+    return Spaces(tuple(shape), bool(told["pixels"]), bool(told.get("goals")), build_space(told["action"]), sensors)
 
 
 def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
@@ -197,7 +164,9 @@ def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
         with torch.device("meta"):
             networks = build_networks(config, seen, actions)
     except (RuntimeError, TypeError, ArithmeticError) as error:
-        raise ValueError(f"config.json describes networks that cannot be built ({error}); train again") from error
+        raise ValueError(
+            f"config.json describes networks that cannot be built ({in_a_line(error)}); train again"
+        ) from error
     names = ("perception", "world_model", "critic", "actor")
     return {
         f"{name}.{key}": tuple(tensor.shape)

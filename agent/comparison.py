@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..envs.make import has_levels
 from ..envs.rooms import Protocol, sample_pairs
+from ..modules.types import DOUBTS, Gate, Mode
 from .agent import Agent, read_spaces
-from .budgets import with_budget
+from .budgets import retask, with_budget
+from .calibration import Signal, calibrate, with_gate
 from .checkpoint import check_same_world
 from .checkup import HELD_OUT_SEED
 from .config import EnvConfig
+from .configuring import configured, mode_of
 from .evaluation import Progress, Result, Split, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
@@ -27,7 +31,8 @@ class CompareConfig:
     """What is compared, and on how much."""
 
     behaviours: tuple[str, ...] = ("mode-1", "mode-2", "random", "oracle")
-    """Rows: mode-1, mode-2, random, oracle (Procgen: the true simulator), no-op or expert (rooms)."""
+    """Rows: mode-1, mode-2, gated (plans where in doubt), random, oracle (Procgen: the true simulator), no-op or expert
+    (rooms)."""
     episodes: int = 32
     """Episodes per row, run and split."""
     oracle_episodes: int = 8
@@ -41,11 +46,20 @@ class CompareConfig:
     budgets: tuple[int, ...] = ()
     """More rows of Mode-2, with so many predictor calls per decision; 0 is Mode-1. The planning-scaling curve:
     0 64 256 1024 4096."""
+    gates: tuple[float, ...] = ()
+    """Rows of the gated mode: shares of decisions to plan, 0.1 0.3 0.5 say. Thresholds are the quantiles above which so
+    many doubts lie while training levels (or starts) are played."""
+    signals: tuple[Signal, ...] = ("entropy",)
+    """What these gates look at: entropy (of the policy), spread (of the critic), variance (of an ensemble)."""
+    gate_controls: bool = True
+    """Beside each of them a row that plans as often, but when chance has it."""
+    configurations: tuple[str, ...] = ()
+    """More rows, one for each file that forethought configure wrote (RUN/configure/level-3.json)."""
     train_levels: bool = False
     """Procgen: play the levels of training as well, and show the gap."""
 
 
-BEHAVIOURS = ("mode-1", "mode-2", "random", "oracle", "expert")
+BEHAVIOURS = ("mode-1", "mode-2", "gated", "random", "oracle", "expert")
 _ROOMS = {"TwoRoom", "DotWall", "forethought/TwoRoom-v0", "forethought/DotWall-v0"}
 
 
@@ -133,8 +147,15 @@ def play(
     return replace(result, world=world.id, run=player.run, split=split, steps=player.steps)
 
 
-def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "", steps: int = 0) -> list[Player]:
-    """The rows of one trained agent: its modes and its budgets.
+def modes_of(
+    agent: Agent,
+    config: CompareConfig,
+    prefix: str = "",
+    run: str = "",
+    steps: int = 0,
+    gates: Mapping[float, Gate] | None = None,
+) -> list[Player]:
+    """The rows of one trained agent: its modes, its gates and its budgets.
 
     Args:
         agent: Serves all of them.
@@ -142,17 +163,18 @@ def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "
         prefix: Before the rows' names, where settings are compared.
         run: Its run folder.
         steps: Environment steps of its training.
+        gates: By share of decisions to plan, calibrated before; None: calibrate what the config asks for.
 
     Raises:
-        ValueError: A budget too small for the agent's plans.
+        ValueError: A budget too small for the agent's plans, or gates that cannot be calibrated.
     """
     world = agent.config.env
 
-    def player(name: str, mode: str, acting: Agent, note: str) -> Player:
+    def player(name: str, mode: Mode, acting: Agent, note: str) -> Player:
         def begin(env: VectorEnv) -> Behaviour:
             seen = read_spaces(env.single_observation_space, env.single_action_space)
             check_same_world(acting, seen, world.id)
-            return acting.begin(env.num_envs, "mode-1" if mode == "mode-1" else "mode-2", sample=config.sample)
+            return acting.begin(env.num_envs, mode, sample=config.sample)
 
         return Player(prefix + name, world, begin, run, steps, note)
 
@@ -163,6 +185,21 @@ def modes_of(agent: Agent, config: CompareConfig, prefix: str = "", run: str = "
         )
     if "mode-2" in config.behaviours:
         players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
+    if "gated" in config.behaviours and (agent.config.task.thinking.gate.open or not config.gates):
+        players.append(player("gated", "gated", agent, _joined(_told(agent.config.task.thinking.gate), _plans(agent))))
+    if gates is None:
+        gates = {share: calibrate(agent, share, config.signals) for share in config.gates}
+    for share, gate in gates.items():
+        about = _joined(_told(gate), _plans(agent))
+        players.append(player(f"gated · {100 * share:g} %", "gated", with_gate(agent, gate), about))
+        if config.gate_controls:
+            chance = with_gate(agent, Gate(chance=share))
+            players.append(player(f"random-gate · {100 * share:g} %", "gated", chance, "plans when chance has it"))
+    for file in config.configurations:
+        task = configured(agent, Path(file))
+        who = retask(agent, task)
+        about = _joined(_told(task.thinking.gate), _plans(who))
+        players.append(player(f"configured · {Path(file).stem}", mode_of(task), who, about))
     for calls in config.budgets:
         if calls:
             other = with_budget(agent, calls)
@@ -236,6 +273,14 @@ def _film_mode(world: EnvConfig) -> str | None:
 def _plans(agent: Agent) -> str:
     thinking = agent.config.task.thinking
     return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+
+
+def _told(gate: Gate) -> str:
+    named = {name: limit for name, limit in zip(DOUBTS, gate.thresholds, strict=True) if limit is not None}
+    reasons = [f"{name} above {limit:.3g}" for name, limit in named.items()]
+    if gate.chance is not None:
+        reasons.append(f"chance ({gate.chance:g}) has it")
+    return f"plans where {' or '.join(reasons)}" if reasons else ""
 
 
 def _held(world: EnvConfig) -> str:

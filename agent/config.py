@@ -33,6 +33,8 @@ class EnvConfig:
     """Procgen: how many levels to learn from, [0, n); the unseen ones are elsewhere."""
     pairs: str | None = None
     """TwoRoom and DotWall: how start and goal are drawn."""
+    pixels: bool | None = None
+    """Foraging: pictures instead of a vector."""
     train_steps: int | None = None
     """Rooms and Gymnasium: steps of a training episode; None: the world's own. Short ones show more worlds."""
 
@@ -76,6 +78,8 @@ class WorldModelLoss:
     """Weight of the reward's cross-entropy."""
     ending: float = 1.0
     """Weight of the ending's cross-entropy."""
+    sensors: float = 10.0
+    """Weight of the squared error of what the world's sensors will measure, where it has any."""
     shift: int = 0
     """Random shift augmentation in pixels."""
 
@@ -146,6 +150,8 @@ class Schedule:
     """World-model updates after the rounds with perception at rest, on latents that are computed once: cheap ones."""
     predictor_batch: int = 128
     """Windows per update of these."""
+    predictor_steps: int = 0
+    """Steps of the roll-out in these; 0: as many as before."""
     final_behaviour_updates: int = 0
     """Critic and actor updates at the end, with perception and world model at rest."""
     reanalyse: int = 0
@@ -154,6 +160,8 @@ class Schedule:
     """Courses of action per iteration of those plans; 0: as many as when acting."""
     capacity: int = 100_000
     """Entries of the short-term memory."""
+    memory_gib: float = 16.0
+    """GiB that the short-term memory may take; a larger one lives in a temporary file under TMPDIR. 0: in any case."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class BehaviourLoss:
     """What critic and actor are trained on."""
 
     batch: int = 64
-    """Windows per update."""
+    """Windows per update; in goal tasks, states that short plans begin from: where the windows end."""
     steps: int = 8
     """Steps of the windows for the critic's λ-returns; in goal tasks, of the short plans it learns from."""
     goals: Literal["any", "episode"] = "any"
@@ -179,6 +187,9 @@ class BehaviourLoss:
     """Weight of the critic's loss on imagined states beside that on real ones."""
     imitation: float = 1.0
     """Weight of the actor's imitation of plans; in goal tasks without reanalysed ones, of those short plans."""
+    advantage: bool = False
+    """Imitate a plan the more, the less energy it has than the actor's own course, both judged by the present model;
+    one that is no better, or has gone stale, is not imitated. Off: all plans alike."""
     improvement: float = 0.0
     """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
     imagination: int = 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,8 +23,28 @@ def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
 
 
 def perceive(perception: Perception, window: Window) -> Tensor:
-    """Latents ``[B, T+1, D]`` of a window: those it carries, else what perception sees."""
-    return perception(window.observation) if window.latent is None else window.latent
+    """Latents ``[B, T+1, D]`` of a window: those it carries, else what perception sees and recalls."""
+    if window.latent is not None:
+        return window.latent
+    if perception.recall is None:
+        return perception(window.observation)  # type: ignore[no-any-return]
+    percept, here = window.observation, torch.ones_like(window.planned, dtype=torch.bool)
+    begins = F.pad(window.terminated + window.truncated, (1, 0)) > 0
+    if window.past is not None and window.remembered is not None:  # what came before is gone through again
+        percept = torch.cat([window.past, percept], dim=1)
+        here = torch.cat([window.remembered > 0, here], dim=1)
+        begins = F.pad(begins, (window.past.shape[1], 0))
+    latent = perception(percept)
+    state = torch.cat([latent, perception.recall(latent, begins, here)], dim=-1)
+    return state[:, -window.observation.shape[1] :]
+
+
+def carried(perception: Perception, window: Window) -> Window:
+    """The same window with its latents, where it costs more than a glance to compute them: where there is recall."""
+    if perception.recall is None or window.latent is not None:
+        return window
+    with torch.no_grad():
+        return replace(window, latent=perceive(perception, window))
 
 
 def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -47,8 +69,9 @@ def world_model_loss(
     """The training criterion of the JEPA (LeCun 2022, p. 26) with heads for interoception.
 
     Prediction error of a roll-out over T steps from the first latent, a term against collapse per time step, inverse
-    dynamics, and cross-entropies of reward and ending, read on imagined transitions. Members of an ensemble are each
-    trained alone; their losses are averaged. Where the window carries latents, perception is at rest and not asked.
+    dynamics, and cross-entropies of reward and ending and squared errors of the world's sensors, read on imagined
+    transitions. Members of an ensemble are each trained alone; their losses are averaged. Where the window carries
+    latents, perception is at rest and not asked.
 
     Args:
         perception: Enc, in training mode.
@@ -68,7 +91,11 @@ def world_model_loss(
     if config.regulariser == "ema" and target_perception is None:
         raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
     encoded = world_model.actions(window.action)
-    if window.latent is None:
+    width = perception.config.latent
+    if window.latent is None and perception.recall is not None:
+        steps, latent = list(range(encoded.shape[1] + 1)), perceive(perception, window)
+        target = _foreseen(latent[:, 1:], 0 if config.detach_target else width)
+    elif window.latent is None:
         steps = _encoded_steps(encoded.shape[1], config.targets, generator)
         percept = random_shift(window.observation, config.shift, generator) if config.shift else window.observation
         latent = perception(percept[:, steps])  # [B, len(steps), D]
@@ -81,7 +108,7 @@ def world_model_loss(
     predicted = imagined[:, :, steps[1:]]
     error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    if (term := _against_collapse(latent, predicted, target, known, config, generator)) is not None:
+    if (term := _against_collapse(latent[..., :width], predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
     adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
     if config.time_similarity:
@@ -96,9 +123,13 @@ def world_model_loss(
         seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
         _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
         features = torch.cat([features, direct.transpose(1, 2)], dim=2)  # imagined transitions and perceived ones
-        reward, ending = _event_losses(world_model, features, window, [*range(encoded.shape[1]), *seen])
+        where = [*range(encoded.shape[1]), *seen]
+        reward, ending = _event_losses(world_model, features, window, where)
         parts["reward"] = (config.reward, reward)
         parts["ending"] = (config.ending, ending)
+        if window.sensors is not None and world_model.sensors:
+            error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
+            parts["sensors"] = (config.sensors, masked_mean(error, window.valid[:, where]))
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
@@ -114,6 +145,14 @@ def _target(latent: Tensor, reached: Tensor, target_perception: Perception | Non
     with torch.no_grad():
         slow: Tensor = target_perception(reached)
     return slow
+
+
+def _foreseen(state: Tensor, width: int) -> Tensor:
+    """States ``[B, T, D+V]`` to be predicted, of which only the first ``width`` numbers learn from it.
+
+    What will be recalled is held still: recalling nothing would be the easiest to foresee.
+    """
+    return torch.cat([state[..., :width], state[..., width:].detach()], dim=-1)
 
 
 def _against_collapse(

@@ -13,10 +13,11 @@ from .aggregate import Array, performance_profile
 from .scores import PublishedPoint
 from .standings import Standing
 from .statistics import Interval
-from .style import FAINT, INK, WIDTH, many, new_figure, quiet
+from .style import FAINT, INK, LINE, WIDTH, many, new_figure, quiet
 
 _LEVEL = ("random", "oracle", "expert", "no-op")  # drawn as levels to compare with, not as points of a curve
 _PUBLISHED = "#8C6D1F"
+_GATED = ("mode-1", "mode-2", "gated", "random-gate")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,52 @@ def scaling_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, st
     axes.minorticks_off()
     axes.set_xlim(-0.25 * smallest, 1.5 * max(budgets))
     axes.set_xlabel("predictor calls per decision", fontsize=9.5)
+    axes.set_ylabel("return per episode", fontsize=9.5)
+    return figure
+
+
+def gate_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, str]) -> Figure | None:
+    """Return against compute over the gate's thresholds; None without Mode-2 and at least two gates.
+
+    From Mode-1 through the gates to Mode-2, whose predictor calls are 100 %; dashed: gates that only chance opens. The
+    shaded corner is at least 90 % of Mode-2's return at no more than 30 % of its calls.
+    """
+    settings: dict[str, list[Standing]] = {}
+    for row in rows:
+        if kind_of(row.name) in _GATED and not (kind_of(row.name) == "mode-2" and "·" in row.name):
+            settings.setdefault(setting_of(row.name), []).append(row)
+    full = {name: next((r for r in line if kind_of(r.name) == "mode-2"), None) for name, line in settings.items()}
+    shown = {
+        name: (line, whole)
+        for name, line in settings.items()
+        if (whole := full[name]) is not None and sum(kind_of(row.name) == "gated" for row in line) > 1
+    }
+    if not shown:
+        return None
+    subtitle = "Mean return on unseen levels or starts with 95 % intervals; dashed: planning when chance has it"
+    figure = new_figure(4.6, title, subtitle)
+    axes = figure.add_axes((0.075, 0.125, 0.72, 0.7))
+    quiet(axes)
+    for setting, (line, whole) in shown.items():
+        for kind, style in (("gated", "-"), ("random-gate", (0, (4, 2)))):
+            ends = [row for row in line if kind_of(row.name) in {"mode-1", "mode-2"}]
+            points = sorted((row for row in line if kind_of(row.name) == kind), key=lambda row: row.calls)
+            if not points:
+                continue
+            path = sorted([*ends, *points], key=lambda row: row.calls)
+            x = [100 * row.calls / whole.calls for row in path]
+            colour = colours[points[0].name]
+            axes.plot(x, [row.mean.mean for row in path], color=colour, linestyle=style, linewidth=1.8, zorder=3)
+            for place, row in zip(x, path, strict=True):
+                _with_bar(axes, place, row.mean, colours[row.name])
+        if len(shown) == 1 and whole.mean.mean > 0:
+            top = axes.get_ylim()[1]
+            axes.fill_between(
+                [0, 30], [0.9 * whole.mean.mean] * 2, [max(top, whole.mean.mean)] * 2, color=LINE, alpha=0.3
+            )
+        _beside(axes, setting or "mode-2", whole.mean.mean, colours[whole.name])
+    _levels(axes, rows, colours)
+    axes.set_xlabel("predictor calls, per cent of Mode-2's", fontsize=9.5)
     axes.set_ylabel("return per episode", fontsize=9.5)
     return figure
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from ..envs.make import has_levels
 from ..envs.rooms import Protocol
+from ..modules.types import Gate
 from .agent import Agent
+from .calibration import calibrate, check_gates
 from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
 from .config import EnvConfig, RunConfig, Saving
+from .configuring import configured
 from .evaluation import Progress, Result, Split
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
@@ -74,8 +77,45 @@ def _called(entrant: Entrant, entrants: Sequence[Entrant]) -> str:
     return "/".join(entrant.folder.absolute().parts[-2 if alike else -1 :])
 
 
-def players_of(entrants: Sequence[Entrant], config: CompareConfig) -> list[Player]:
+def calibrations(
+    entrants: Sequence[Entrant], config: CompareConfig, progress: Mapping[str, Progress] | None = None
+) -> dict[Path, dict[float, Gate]]:
+    """The gates that the config asks for, by run folder and share.
+
+    Args:
+        entrants: Who takes part; only agents have gates.
+        config: Says which gates.
+        progress: By `gate_names`, told of decisions.
+    """
+    found: dict[Path, dict[float, Gate]] = {}
+    told = progress or {}
+    for entrant in entrants:
+        if isinstance(entrant.agent, Agent):
+            found[entrant.folder] = {
+                share: calibrate(entrant.agent, share, config.signals, progress=told.get(_gate(entrant, share)))
+                for share in config.gates
+            }
+    return found
+
+
+def gate_names(entrants: Sequence[Entrant], config: CompareConfig) -> list[str]:
+    """What is to be calibrated, for progress bars."""
+    return [_gate(e, share) for e in entrants if isinstance(e.agent, Agent) for share in config.gates]
+
+
+def _gate(entrant: Entrant, share: float) -> str:
+    return f"gate {100 * share:g} %, {entrant.folder}"
+
+
+def players_of(
+    entrants: Sequence[Entrant], config: CompareConfig, gates: Mapping[Path, Mapping[float, Gate]] | None = None
+) -> list[Player]:
     """Everybody who plays: the modes of each run, then those that were not trained, once for each world.
+
+    Args:
+        entrants: The runs.
+        config: Says which rows.
+        gates: From `calibrations`; None: calibrate here.
 
     Raises:
         ValueError: A budget too small for an agent's plans.
@@ -83,7 +123,8 @@ def players_of(entrants: Sequence[Entrant], config: CompareConfig) -> list[Playe
     players: list[Player] = []
     for entrant, prefix in zip(entrants, prefixes(entrants), strict=True):
         if isinstance(entrant.agent, Agent):
-            players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps)
+            own = None if gates is None else gates[entrant.folder]
+            players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps, own)
         else:
             players.append(reactive_player(entrant.agent, prefix, str(entrant.folder), entrant.steps))
     for id in dict.fromkeys(entrant.world.id for entrant in entrants):
@@ -125,6 +166,14 @@ def check_entrants(
             check_behaviours(config.behaviours, id)
         elif isinstance(entrant.agent, Agent):
             check_room_behaviours(config.behaviours, entrant.agent, protocol)
+        if isinstance(entrant.agent, Agent):
+            check_gates(entrant.agent, config.gates, config.signals)
+            for file in config.configurations:
+                configured(entrant.agent, Path(file))
+            if "gated" in config.behaviours and not (config.gates or entrant.agent.config.task.thinking.gate.open):
+                raise ValueError(
+                    f"gated was asked for and {entrant.folder} has no gate; give shares to plan, --gates 0.1 0.3"
+                )
     if "oracle" in config.behaviours and not any(isinstance(entrant.agent, Agent) for entrant in entrants):
         raise ValueError("the oracle plans with an agent's planner and budget, and no agent was given; leave it out")
 

@@ -256,6 +256,8 @@ def answer(session: Session, path: str, body: dict[str, Any]) -> dict[str, Any]:
                 saved = session.record(bool(value))
         except ValueError as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from error
+        except OSError as error:  # of a recording
+            raise Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"could not write the recording ({error})") from error
         return session.tell() | {"saved": saved}
 
 
@@ -267,7 +269,7 @@ def make_server(session: Session, port: int) -> ThreadingHTTPServer:
     """
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 20
+        timeout = 5
 
         def do_GET(self) -> None:
             self._serve(self._get)
@@ -335,10 +337,16 @@ def make_server(session: Session, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing of single requests."""
 
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Say nothing of who hangs up or is too slow; anything else is a bug and keeps its traceback."""
+            if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+                super().handle_error(request, client_address)
+
     if not 0 <= port <= 65535:
         raise ValueError(f"port is {port}, expected 0 (any free one) to 65535")
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        return Server(("127.0.0.1", port), Handler)
     except OSError as error:
         raise OSError(
             f"port {port} cannot be used ({error.strerror}); give another with --port, or 0 for any"

@@ -22,10 +22,10 @@ from ..modules.genie.transformer import precision
 from ..modules.genie.video import Clip, Split, resize
 from ..modules.genie.world import Dream, Genie
 from .agent import Decision
-from .checkpoint import from_json
 from .genie_data import Recording, build_recorded, pictures_now, recorded_behaviour, watch
 from .genie_decoding import Labelled, label_windows, make_decoder
 from .interaction import Behaviour, Observation, VectorEnv
+from .storage import from_json
 
 Meaning = Literal["dictionary", "decoder"]
 """How codes become real actions: by the code alone, or by code and frame."""

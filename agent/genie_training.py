@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modules.genie.files import load_part, save_part, save_prompts, save_settings
+from ..modules.genie.files import PARTS, load_part, save_part, save_prompts, save_settings
 from ..modules.genie.patches import to_unit
 from ..modules.genie.quantisers import perplexity
 from ..modules.genie.transformer import precision
 from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie, GenieConfig
 from .agent import pick_device
+from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
+from .learning import descend, named
+from .storage import generator_from, generator_tensor
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 """Told of every update: phase, updates done and wanted, numbers."""
@@ -71,6 +74,8 @@ class GenieTraining:
     """auto (CUDA, else CPU), cpu or cuda."""
     threads: int = 2
     """Torch threads on the CPU."""
+    save_minutes: float = 5.0
+    """Minutes between checkpoints; 0: none by time. A stopped training is saved in any case."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,14 @@ class Told:
 class GenieTrainer:
     """Trains the parts of a world one after the other and leaves them in a folder.
 
+    After each update it can be saved (`state`) and left, and another trainer with the same settings and data that is
+    given this state (`restore`) goes on to the very same end.
+
+    Attributes:
+        stage: Parts that are learned.
+        done: Updates of the present part.
+        pause: Called after each update.
+
     Args:
         config: Settings.
         data: Video to learn from.
@@ -127,26 +140,76 @@ class GenieTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.world = Genie(config.world).to(self.device)
+        self.stage = self.done = 0
+        self.pause: Callable[[], None] = lambda: None
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.averages: dict[str, Tensor] = {}  # of the optimiser that was left
 
-    def run(self, about: dict[str, Any], resume: bool = False) -> Genie:
-        """Train what is to be trained; with ``resume``, parts whose weights are in the folder are read instead."""
+    def run(self, about: dict[str, Any], keep: bool = False) -> Genie:
+        """Train what is to be trained, from wherever it was left.
+
+        Args:
+            about: Where the world comes from, for `world.json`.
+            keep: Read parts whose weights are in the folder instead of learning them.
+        """
         save_settings(self.folder, self.config.world, about)
-        self._part("tokenizer", self.learn_tokenizer, resume)
-        if not self.config.true_actions:
-            self._part("latent_action", self.learn_latent_actions, resume)
-        self._part("dynamics", self.learn_dynamics, resume)
-        if self.config.updates.outcomes:
-            self._part("outcomes", self.learn_outcomes, resume)
+        learn = {
+            "tokenizer": self.learn_tokenizer, "latent_action": self.learn_latent_actions,
+            "dynamics": self.learn_dynamics, "outcomes": self.learn_outcomes,
+        }  # fmt: skip
+        while self.stage < len(self.parts):
+            name, network = list(self.parts.items())[self.stage]
+            path = self.folder / f"{name}.safetensors"
+            if keep and path.is_file():
+                load_part(path, network)
+            else:
+                learn[name]()
+                save_part(self.folder, name, network.eval())
+            self.stage += 1
         return self.world.eval()
 
-    def _part(self, name: str, learn: Callable[[], None], resume: bool) -> None:
-        part: nn.Module = getattr(self.world, name)
-        path = self.folder / f"{name}.safetensors"
-        if resume and path.is_file():
-            load_part(path, part)
-            return
-        learn()
-        save_part(self.folder, name, part.eval())
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What is to be learned, in this order: true actions need no latent ones, and outcomes are learned if asked."""
+        left_out = {"latent_action": self.config.true_actions, "outcomes": not self.config.updates.outcomes}
+        return {name: getattr(self.world, name) for name in PARTS if not left_out.get(name)}
+
+    def take_tokenizer(self, path: Path) -> None:
+        """Begin with the tokenizer of another world instead of learning one.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: The file is damaged or holds other weights.
+        """
+        load_part(path, self.world.tokenizer)
+        save_part(self.folder, "tokenizer", self.world.tokenizer.eval())
+        self.stage = 1
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the future of the training depends on, besides settings and data."""
+        state = {"stage": torch.tensor(self.stage), "done": torch.tensor(self.done)}
+        state |= {"numbers": generator_tensor(self.numbers), "generator": self.generator.get_state()}
+        if self.optimiser is not None:
+            state |= optimiser_tensors("optimiser", self.optimiser)
+        return state | prefixed("world", self.world.state_dict())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`, in a fresh trainer.
+
+        Raises:
+            ValueError: The state does not fit.
+        """
+        self.stage, self.done = int(state["stage"]), int(state["done"])
+        if not 0 <= self.stage <= len(self.parts) or self.done < 0:
+            raise ValueError(f"it has {self.stage} parts and {self.done} updates")
+        self.numbers = generator_from(state["numbers"])
+        self.generator.set_state(state["generator"])
+        self.world.load_state_dict(part(state, "world"))
+        self.averages = {name: tensor for name, tensor in state.items() if name.startswith("optimiser.")}
+        if self.averages:  # those of other parameters show now
+            load_optimiser(
+                "optimiser", torch.optim.AdamW(list(self.parts.values())[self.stage].parameters()), self.averages
+            )
 
     def windows(self, frames: int) -> Callable[[], Tensor]:
         """Draws batches of windows ``[B, frames, H, W, 3]`` in [0, 1]."""
@@ -289,15 +352,17 @@ class GenieTrainer:
     def optimise(
         self, phase: str, part: nn.Module, updates: int, loss_of: Callable[[int], tuple[Tensor, dict[str, float]]]
     ) -> None:
-        """AdamW on a part's loss.
+        """AdamW on a part's loss, from the update that the part was left at.
 
         Raises:
-            FloatingPointError: The loss is no longer a number.
+            FloatingPointError: The loss or a gradient is no longer a number.
         """
         part.train()
         rate = self.config.updates.learning_rate
-        optimiser = torch.optim.AdamW(part.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-4)
-        for step in range(updates):
+        optimiser = torch.optim.AdamW(named(phase, part), rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        load_optimiser("optimiser", optimiser, self.averages)
+        self.optimiser, self.averages = optimiser, {}
+        for step in range(self.done, updates):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / (0.05 * updates)) * anneal(step / updates)
             with precision(self.device):
@@ -306,11 +371,11 @@ class GenieTrainer:
                 raise FloatingPointError(
                     f"the loss of the {phase} is {float(loss.detach())} at update {step}; lower the learning rate"
                 )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(part.parameters(), 1.0)
-            optimiser.step()
+            descend(optimiser, loss, limit=1.0)
+            self.done = step + 1
             self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
+            self.pause()
+        self.done, self.optimiser = 0, None
         part.eval()
 
 
@@ -349,6 +414,7 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
         ("prompts", config.prompts, 1),
         ("prompt_frames", config.prompt_frames, 1),
         ("threads", config.threads, 1),
+        ("save_minutes", config.save_minutes, 0),
     ):
         if value < low:
             raise ValueError(f"{name} is {value}, expected at least {low}")

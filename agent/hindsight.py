@@ -7,15 +7,18 @@ stand still would never find a goal to be good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..modules.cost import interoception, plan_energy, seeking
 from ..modules.critic import Critic
+from ..modules.memory import Window
+from ..modules.perception import Perception
 from ..modules.types import INTEROCEPTION, Configuration, State, Trajectory, required_goal
 from ..planners import ActionSpace, uniform
+from .criterion import perceive
 from .modes import Modules
 
 _SHARPNESS = 3.0
@@ -40,6 +43,56 @@ class ShortPlans:
     energy: Tensor
     target: Tensor
     gain: Tensor
+
+    def also_from(self, expected: State) -> ShortPlans:
+        """The same plans from the states ``[N, D]`` that were expected in place of the true ones, too."""
+        twice = {name: torch.cat([part, part]) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, state=State(torch.cat([self.state.latent, expected.latent])), **twice)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where remembered windows end, each with its first episode, and goals for whoever is there.
+
+    Attributes:
+        state: ``[N, D]``.
+        goal: ``[N, G, D]``.
+        row: Which windows these are ``[N]``.
+        step: After how many steps each ends ``[N]``.
+    """
+
+    state: State
+    goal: Tensor
+    row: Tensor
+    step: Tensor
+
+
+def window_ends(
+    perception: Perception, window: Window, goals: int, generator: torch.Generator, count: int | None = None
+) -> Ends:
+    """The ends of all windows, or of ``count`` drawn from them, with ``goals`` goals each.
+
+    Goals are those that the window carries, of its episode; else any of the windows' states.
+    """
+    device = window.action.device
+    latent = perceive(perception, window)
+    row = torch.arange(len(latent), device=device)
+    if count is not None:
+        row = torch.randint(len(latent), (count,), generator=generator, device=device)
+    step = window.known.long().sum(-1)[row]
+    if window.goal is None:
+        states = latent.flatten(0, 1)
+        goal = states[torch.randint(len(states), (len(row), goals), generator=generator, device=device)]
+    else:
+        goal = (window.goal if window.latent is not None else perception(window.goal))[row]
+    return Ends(State(latent[row, step]), goal, row, step)
+
+
+def expected_ends(m: Modules, window: Window, ends: Ends) -> State:
+    """Where the world model thought at the windows' beginnings that they would end ``[N, D]``."""
+    start = m.perception(window.observation[:, 0]) if window.latent is None else window.latent[:, 0]
+    imagined = m.world_model.rollout(State(start), window.action.unsqueeze(1)).latent[:, 0]
+    return State(imagined[ends.row, ends.step])
 
 
 @torch.no_grad()

@@ -62,6 +62,12 @@ class Step:
         return np.asarray(self.observation["observation"] if isinstance(self.observation, dict) else self.observation)
 
     @property
+    def sensors(self) -> NDArray[np.float32] | None:
+        """What the world's sensors measured on the outcome of this step ``[B, n]``; None where it has none."""
+        measured = self.infos.get("interoception")
+        return None if measured is None else np.asarray(measured, np.float32)
+
+    @property
     def ended(self) -> NDArray[np.bool_]:
         """Where the episode ended in this step ``[B]``."""
         return self.terminated | self.truncated
@@ -78,7 +84,9 @@ def interact(
     """Reset the environments and act in them for ever.
 
     Args:
-        env: A vector environment with same-step autoreset.
+        env: A vector environment with same-step autoreset. If it has the attribute ``sensors``, names of `SENSORS`, its
+            infos hold ``interoception [B, n]``: what they measured on the outcome of the step just taken, which is the
+            last state of the episode where one ended.
         behaviour: Who decides.
         active: Where decisions are wanted ``[B]``; the caller may change it between steps. Everywhere by default.
         seed: Of the reset.
@@ -101,6 +109,8 @@ def interact(
         following, reward, terminated, truncated, infos = env.step(decision.action)
         check_finite("observation", following)
         check_finite("reward", reward)
+        if "interoception" in infos:
+            check_finite("interoception", infos["interoception"])
         step = Step(
             observation,
             decision,

@@ -17,12 +17,12 @@ from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
 from ..modules.regularisers import follow
-from ..modules.types import DRIVES, Configuration, State, Trajectory
+from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .criterion import Metrics, masked_mean, perceive, world_model_loss
-from .hindsight import ShortPlans, seeking_energy, short_plans
-from .modes import imagine, think, trajectory_energy
+from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
+from .hindsight import Ends, ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
+from .modes import Energy, imagine, propose, think, trajectory_energy
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,14 @@ class Learner:
     def __init__(self, agent: Agent, updates: int) -> None:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
-        parameters = [*_named("perception", m.perception), *_named("world_model", m.world_model)]
+        parameters = [*named("perception", m.perception), *named("world_model", m.world_model)]
         self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
-        self.critic_optimiser = torch.optim.Adam(_named("critic", m.critic), behaviour.learning_rate)
-        self.actor_optimiser = torch.optim.Adam(_named("actor", m.actor), behaviour.learning_rate)
+        self.critic_optimiser = torch.optim.Adam(named("critic", m.critic), behaviour.learning_rate)
+        self.actor_optimiser = torch.optim.Adam(named("actor", m.actor), behaviour.learning_rate)
         self.target_critic = deepcopy(m.critic)
+        self.unit = torch.ones(len(DRIVES), device=agent.device)  # what is not measured in this world is not felt
+        self.sensors = m.world_model.sensors
+        self.unit[[DRIVES.index(drive) for name, drive in SENSOR_DRIVES.items() if name not in self.sensors]] = 0
         self.spread = 1.0  # of the returns in dreams
         self.target_perception = deepcopy(m.perception).train() if loss.regulariser == "ema" else None
         self.generator = torch.Generator(device=agent.device).manual_seed(agent.config.seed + 1)
@@ -145,7 +148,8 @@ class Learner:
             FloatingPointError: The loss is not finite.
         """
         m = self.agent.modules
-        config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0)
+        config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0, inverse=0.0)
+        window = carried(m.perception, window)
         loss, metrics = world_model_loss(m.perception, m.world_model, window, config, config.prediction, self.generator)
         self._step_model(loss, metrics, done, updates)
         return metrics
@@ -155,7 +159,7 @@ class Learner:
         _check_finite("world-model loss", loss, metrics)
         for group in self.model_optimiser.param_groups:
             group["lr"] = self.agent.config.model_loss.learning_rate * learning_rate_factor(done, updates)
-        _descend(self.model_optimiser, loss)
+        descend(self.model_optimiser, loss)
 
     def dream(self, window: Window) -> Dream | None:
         """Let the actor act in imagination from remembered states; None where the settings do not want it."""
@@ -164,7 +168,8 @@ class Learner:
             return None
         with torch.no_grad():
             if config.task.goals:
-                state, goals = self._goal_pairs(window)
+                ends = self._ends(window)
+                state, goals = ends.state, ends.goal
             else:
                 state, goals = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
         goal = None
@@ -194,9 +199,10 @@ class Learner:
             return None
         with torch.no_grad():
             if dream is None or dream.goal is None:
-                state, goal = self._goal_pairs(window)
+                ends = self._ends(window)
+                state, goal, expected = ends.state, ends.goal, expected_ends(m, window, ends)
             else:
-                state, goal = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal
+                state, goal, expected = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal, None
         configuration = m.configurator("mode-2", State(goal), self.agent.device)
         configuration = replace(configuration, horizon=config.behaviour.steps)
         plans = short_plans(
@@ -205,7 +211,11 @@ class Learner:
         )  # fmt: skip
         if dream is not None:
             plans = replace(plans, energy=plans.energy.minimum(dream.energy.reshape(plans.energy.shape)))
-        return plans
+        return plans if expected is None else plans.also_from(expected)
+
+    def _ends(self, window: Window, count: int | None = None) -> Ends:
+        goals = self.agent.config.behaviour.hindsight
+        return window_ends(self.agent.modules.perception, window, goals, self.generator, count)
 
     def critic_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
         """One step of the critic: towards λ-returns, or in a goal task towards what short plans find."""
@@ -213,7 +223,7 @@ class Learner:
         plans = self.short_plans(window, dream) if plans is None else plans
         loss, metrics = self._critic_loss(window, dream) if plans is None else self._goal_critic_loss(plans)
         _check_finite("critic loss", loss, metrics)
-        _descend(self.critic_optimiser, loss)
+        descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
         return metrics
 
@@ -229,8 +239,10 @@ class Learner:
             else:
                 assert dream.target is not None
                 imagined = dream.latent, dream.target, dream.alive
+        heads = m.critic.heads
+        real_target = real_target[..., :heads]
         real = m.critic.two_hot.loss(m.critic.logits(latent[:, :-1]), real_target).sum(-1)
-        dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1]).sum(-1)
+        dreamt = m.critic.two_hot.loss(m.critic.logits(imagined[0]), imagined[1][..., :heads]).sum(-1)
         behaviour = config.behaviour
         loss = behaviour.real * masked_mean(real, real_mask) + behaviour.imagined * masked_mean(dreamt, imagined[2])
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(real_target.sum(-1).mean())}
@@ -246,32 +258,16 @@ class Learner:
         loss = critic.two_hot.loss(logits, plans.energy).mean()
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
 
-    def _goal_pairs(self, window: Window, count: int | None = None) -> tuple[State, Tensor]:
-        """States ``[N, D]`` and goals of each ``[N, G, D]``: any of the window's states, or those of the episode.
-
-        As many as the window has transitions by default; G as the settings say.
-        """
-        perception, steps = self.agent.modules.perception, window.action.shape[1]
-        goals = self.agent.config.behaviour.hindsight
-        latent = perceive(perception, window)
-        count = len(latent) * steps if count is None else count
-        if window.goal is None:
-            states = latent.flatten(0, 1)
-            index = torch.randint(len(states), (1 + goals, count), generator=self.generator, device=states.device)
-            return State(states[index[0]]), states[index[1:].T]
-        goal = window.goal if window.latent is not None else perception(window.goal)
-        row, step = window.valid.nonzero(as_tuple=True)  # states of the first episode
-        index = torch.randint(len(row), (count,), generator=self.generator, device=row.device)
-        return State(latent[row[index], step[index]]), goal[row[index]]
-
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""
         m, config = self.agent.modules, self.agent.config
         discount = config.task.discount
         values = self.target_critic.cost_to_go(latent) / discount  # TC discounts the next cost already, as F does
         effort = m.world_model.actions.effort(m.world_model.actions(window.action))
-        iota = interoception(window.reward, window.terminated, effort)
-        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        sensors = () if window.sensors is None else window.sensors.unbind(-1)
+        measured = dict(zip(self.sensors, sensors, strict=True))
+        iota = interoception(window.reward, window.terminated, effort, **measured)
+        costs = m.intrinsic_cost(iota, self.unit)
         # Where a time limit cut the episode off, the next state is unknown: the return of the state before it is its
         # own value, and it is not trained on.
         cut = window.truncated.unsqueeze(-1)
@@ -290,7 +286,7 @@ class Learner:
         """λ-returns ``[B, S, T, K]`` of the unweighted intrinsic cost from imagined s[0…T−1] on."""
         m, config = self.agent.modules, self.agent.config
         discount, iota, latent = config.task.discount, imagined.interoception, imagined.latent[:, :, 1:]
-        costs = m.intrinsic_cost(iota, torch.ones(iota.shape[-1], device=iota.device))
+        costs = m.intrinsic_cost(iota, self.unit)
         values = self.target_critic.cost_to_go(latent, configuration.goal) / discount
         return discount * lambda_returns(costs, imagined.continuation, values, discount, config.critic.trace)
 
@@ -304,43 +300,68 @@ class Learner:
             parts = self._short_imitation(plans)
         if dream is not None:
             parts += self._improvement(dream)
+        return self._step_actor(parts)
+
+    def imitate(self, state: State, goal: State | None, target: Tensor) -> Metrics:
+        """One step of the actor towards given plans: their targets ``[N, P]`` in states and goals ``[N, D]``."""
+        return self._step_actor(self._towards(state, goal, target, 1.0))
+
+    def _step_actor(self, parts: list[tuple[str, float, Tensor]]) -> Metrics:
+        """Descend on weighted parts of the actor's loss; without any, nothing happens."""
         if not parts:
             return {}
         loss = torch.stack([weight * value for _, weight, value in parts]).sum()
         metrics = {name: float(value.detach()) for name, _, value in parts}
         _check_finite("actor loss", loss, metrics)
-        _descend(self.actor_optimiser, loss)
+        descend(self.actor_optimiser, loss)
         return metrics
 
     def _imitation(self, window: Window) -> list[tuple[str, float, Tensor]]:
         """Cross-entropy to the plans remembered in the window and to some made anew, and the entropy."""
         m, config = self.agent.modules, self.agent.config
         with torch.no_grad():
-            state, goal, target = self._fresh_plans(window)
+            state, goal, target, course = self._fresh_plans(window)
             if not config.task.goals:
-                planned = window.planned.flatten() > 0
-                remembered = perceive(m.perception, window).flatten(0, 1)[planned]
+                # with `advantage` only the first plan of a window, whose whole course is known
+                steps = 1 if config.behaviour.advantage else window.planned.shape[1]
+                planned = window.planned[:, :steps].flatten() > 0
+                remembered = perceive(m.perception, window)[:, :steps].flatten(0, 1)[planned]
                 state = State(torch.cat([remembered, state.latent]))
-                target = torch.cat([window.plan.flatten(0, 1)[planned], target])
+                target = torch.cat([window.plan[:, :steps].flatten(0, 1)[planned], target])
+                if config.behaviour.advantage:
+                    course = torch.cat([window.course[planned], course])
             if not len(target):
                 return []
+            weight = self._advantage(state, goal, course) if config.behaviour.advantage else 1.0
+        return self._towards(state, goal, target, weight)
+
+    def _towards(
+        self, state: State, goal: State | None, target: Tensor, weight: Tensor | float
+    ) -> list[tuple[str, float, Tensor]]:
+        """Weighted cross-entropy of the actor to targets of plans, and its entropy."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        with torch.no_grad():
             configuration = m.configurator("mode-1", goal, self.agent.device)
         policy = m.actor(state, configuration)
         return [
-            ("imitation", config.behaviour.imitation, policy.imitation_loss(target).mean()),
-            ("actor_entropy", -config.behaviour.entropy, policy.entropy().mean()),
+            ("imitation", behaviour.imitation, (weight * policy.imitation_loss(target)).mean()),
+            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
         ]
+
+    def _advantage(self, state: State, goal: State | None, course: Tensor) -> Tensor:
+        """Weights ``[N]`` of plans with courses ``[N, H, ...]``: F of the actor's own course minus F of the plan's.
+
+        Both are imagined by the present model, so that a plan of an older one counts for what it is worth now.
+        """
+        m = self.agent.modules
+        configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=1)
+        own = propose(m, state, configuration, self.generator)
+        energy = Energy(m, state, configuration)(torch.cat([own, course.unsqueeze(1).to(own.dtype)], dim=1))
+        return _relative(energy[:, 0] - energy[:, 1])
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
         """Imitation of short plans, the more the better they are than others, and the entropy."""
-        m, behaviour = self.agent.modules, self.agent.config.behaviour
-        configuration = m.configurator("mode-1", State(plans.goal), self.agent.device)
-        policy = m.actor(plans.state, configuration)
-        weight = plans.gain / plans.gain.mean().clamp(min=1e-6)
-        return [
-            ("imitation", behaviour.imitation, (weight.clamp(max=4.0) * policy.imitation_loss(plans.target)).mean()),
-            ("actor_entropy", -behaviour.entropy, policy.entropy().mean()),
-        ]
+        return self._towards(plans.state, State(plans.goal), plans.target, _relative(plans.gain))
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous
@@ -370,23 +391,29 @@ class Learner:
             ("dream_entropy", -behaviour.improvement * behaviour.dream_entropy, entropy),
         ]
 
-    def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor]:
-        """States, goals (None in reward tasks) and plan targets of as many plans as `Schedule.reanalyse` says."""
+    def _fresh_plans(self, window: Window) -> tuple[State, State | None, Tensor, Tensor]:
+        """States, goals (None in reward tasks), targets and courses of as many plans as `Schedule.reanalyse` says."""
         m, config = self.agent.modules, self.agent.config
         count = config.schedule.reanalyse
         goal: State | None = None
         if config.task.goals:
-            state, goals = self._goal_pairs(window, count)
-            goal = State(goals[:, 0])
+            ends = self._ends(window, count)
+            state, goal = ends.state, State(ends.goal[:, 0])
         else:
             state = State(perceive(m.perception, window)[:count, 0])
         if not count:
-            return state, goal, window.plan.new_zeros(0, window.plan.shape[-1])
+            return state, goal, window.plan.new_zeros(0, window.plan.shape[-1]), window.course[:0]
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=0)
         if config.schedule.reanalyse_candidates:
             configuration = replace(configuration, candidates=config.schedule.reanalyse_candidates)
         plan = think(m, state, configuration, self.agent.planner, self.agent.spaces.action, None, self.generator)
-        return state, goal, plan_target(plan)
+        return state, goal, plan_target(plan), plan.actions
+
+
+def _relative(gain: Tensor) -> Tensor:
+    """Weights of gains: 0 for a loss, 1 for the mean gain, at most 4."""
+    gain = gain.clamp(min=0)
+    return (gain / gain.mean().clamp(min=1e-6)).clamp(max=4.0)
 
 
 def learning_rate_factor(done: int, updates: int) -> float:
@@ -401,13 +428,13 @@ def to_device(window: Window, device: torch.device) -> Window:
     return replace(window, **moved)
 
 
-def _named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
+def named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters with the names that a message about them needs."""
     return [(f"{name}.{key}", parameter) for key, parameter in network.named_parameters()]
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One gradient step, the gradient's norm clipped at 5; no other parameter receives a gradient.
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, limit: float = 5.0) -> None:
+    """One gradient step, the gradient's norm clipped at ``limit``; no other parameter receives a gradient.
 
     Raises:
         FloatingPointError: A gradient is not finite; no parameter was changed.
@@ -424,7 +451,7 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
             f"the gradient of {', '.join(bad[:3]) or 'all parameters together'}{' …' * (len(bad) > 3)} is not finite; "
             "lower the learning rate or look at the environment's observations and rewards"
         )
-    torch.nn.utils.clip_grads_with_norm_(parameters, 5.0, norm)
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     optimiser.step()
 
 

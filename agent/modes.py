@@ -1,14 +1,16 @@
-"""The two perception–action episodes of the architecture (LeCun 2022, section 3.1, figures 3 and 4).
+"""The two perception–action episodes of the architecture (LeCun 2022, section 3.1, figures 3 and 4), and the gate.
 
 Mode-1:  s[0] = Enc(x);  a[0] = A(s[0])
 Mode-2:  s[0] = Enc(x);  s[t+1] = Pred(s[t], a[t]);  F(a) = Σ γ^t u·IC(ι[t]) + γ^T v·TC(s[T]);  ǎ = argmin_a F(a)
+Gated:   s[0] = Enc(x);  Mode-2 where H[A(s)], Var_E Pred(s, A(s)) or Std TC(s) is above its threshold, else Mode-1
 Mode-1 learns from both halves of Mode-2: min D(ǎ[0], A(s[0])) imitates its plans, min F(ã) with ã[t] = A(s[t]) makes
 the actor's own course through the imagined world a good one (`Learner.actor_update`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -19,7 +21,7 @@ from ..modules.configurator import Configurator
 from ..modules.cost import IntrinsicCost, plan_energy
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import Configuration, State, Trajectory
+from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
 from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal
 
@@ -102,6 +104,89 @@ def propose(m: Modules, s: State, configuration: Configuration, generator: torch
     return imagine(m, several, configuration, generator).action
 
 
+class Gated(NamedTuple):
+    """What the gate decided for B states, of which N are thought about.
+
+    Attributes:
+        action: What Mode-1 would do ``[B, ...]``.
+        doubts: What the gate looked at ``[B, 3]``, in the order of `DOUBTS`; NaN where it did not look.
+        thinks: Where it plans ``[B]``.
+        plan: Of those N, or None without any.
+    """
+
+    action: Tensor
+    doubts: Tensor
+    thinks: Tensor
+    plan: Plan | None
+
+
+def gated(
+    m: Modules,
+    x: Tensor,
+    configuration: Configuration,
+    planner: Planner,
+    action_space: ActionSpace,
+    start: Distribution,
+    generator: torch.Generator,
+    sample: bool = False,
+) -> Gated:
+    """React where nothing is in doubt, and think ahead where something is; only those states are planned for.
+
+    Args:
+        m: The modules.
+        x: Percepts ``[B, history, *shape]``.
+        configuration: From the configurator; sets the gate and all that Mode-2 needs.
+        planner: The optimiser over action sequences.
+        action_space: Of one environment.
+        start: Where to begin the search ``[B, ...]``.
+        generator: Draws candidates, and actions and plans where chance is asked for.
+        sample: Where it reacts, draw from the policy instead of taking its mode.
+    """
+    s = m.perception.encode(x, configuration)
+    policy: Policy = m.actor(s, configuration)
+    doubt = doubts(m, s, policy, configuration)
+    thinks = wants_plan(doubt, configuration.gate, generator)
+    plan = None
+    if thinks.any():
+        goal = None if configuration.goal is None else configuration.goal[thinks]
+        begin = type(start)(*(getattr(start, part.name)[thinks] for part in fields(start)))
+        some = configuration.with_goal(goal)
+        plan = think(m, State(s.latent[thinks]), some, planner, action_space, begin, generator)
+    return Gated(policy.sample(generator) if sample else policy.mode(), doubt, thinks, plan)
+
+
+def doubts(m: Modules, s: State, policy: Policy, configuration: Configuration) -> Tensor:
+    """What the reactive agent is unsure about in states ``[B, D]``: ``[B, 3]`` in the order of `DOUBTS`.
+
+    Entropy of the policy; variance over the ensemble's members of where its action leads; spread of the critic's
+    belief. What the gate has no threshold for is not computed and NaN.
+
+    Raises:
+        ValueError: The gate asks for the variance of a world model that is no ensemble.
+    """
+    gate, unasked = configuration.gate, torch.full_like(s.latent[:, 0], math.nan)
+    entropy = variance = spread = unasked
+    if gate.entropy is not None:
+        entropy = policy.entropy()
+    if gate.variance is not None:
+        if m.world_model.config.members < 2:
+            raise ValueError("gate.variance is set and the world model is no ensemble; set world_model.members above 1")
+        _, after = m.world_model.advance(m.world_model.begin(s.latent), policy.mode(), configuration.goal)
+        variance = after.latent.var(-2, correction=0).mean(-1)
+    if gate.spread is not None:
+        spread = m.critic.spread(s, configuration)
+    return torch.stack([entropy, variance, spread], dim=-1)
+
+
+def wants_plan(doubt: Tensor, gate: Gate, generator: torch.Generator) -> Tensor:
+    """Where one of the doubts ``[B, 3]`` is above its threshold, or chance has it ``[B]``."""
+    limits = [math.inf if threshold is None else threshold for threshold in gate.thresholds]
+    above = (doubt > torch.tensor(limits, device=doubt.device)).any(-1)
+    if gate.chance is None:
+        return above
+    return above | (torch.rand(len(doubt), generator=generator, device=doubt.device) < gate.chance)
+
+
 class Imagined(NamedTuple):
     """What the actor did in imagination: actions ``[B, S, T, ...]``, where they led, its entropies ``[B, S, T]``."""
 
@@ -120,13 +205,14 @@ def imagine(m: Modules, s: State, configuration: Configuration, generator: torch
         generator: Draws the actions.
     """
     goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
+    feel = configuration.feels
     carry = m.world_model.begin(s.latent)
     latents, actions, felt, goes_on, entropies = [s.latent], [], [], [], []
     for _ in range(configuration.horizon):
         policy: Policy = m.actor(State(latents[-1]), configuration)
         actions.append(policy.sample(generator))
         entropies.append(policy.entropy())
-        carry, after = m.world_model.advance(carry, actions[-1], goal)
+        carry, after = m.world_model.advance(carry, actions[-1], goal, feel)
         assert after.interoception is not None and after.continuation is not None
         latents.append(after.latent.mean(-2))  # an ensemble's mean: the actor sees one state
         felt.append(after.interoception.mean(-2))
@@ -162,7 +248,7 @@ class Energy:
             ValueError: The configuration weighs risk and the world model has no members that could disagree.
         """
         risk = self.configuration.risk
-        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal)
+        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal, self.configuration.feels)
         if imagined.members is None:
             if risk:
                 raise ValueError(f"risk is {risk} and the world model is no ensemble; set world_model.members above 1")
@@ -188,7 +274,7 @@ class Energy:
         """Nodes, u·IC(ι) ``[B, N]`` and the chance to go on ``[B, N]`` after ``actions [B, N, ...]``."""
         *carry, weight = nodes
         goal = None if self.configuration.goal is None else self.configuration.goal.unsqueeze(1)
-        carried, after = self.m.world_model.advance(tuple(carry), actions, goal)
+        carried, after = self.m.world_model.advance(tuple(carry), actions, goal, self.configuration.feels)
         assert after.interoception is not None and after.continuation is not None
         cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
         alive = weight * after.continuation

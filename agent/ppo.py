@@ -18,11 +18,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from .agent import Spaces, pick_device, read_spaces
-from .checkpoint import build_space, describe_space, from_json, to_json
+from .checkpoint import describe_space, saved_spaces
 from .comparison import Player
 from .config import EnvConfig
 from .interaction import Behaviour, VectorEnv
-from .storage import read_tensors, save_tensors, write_atomically
+from .storage import from_json, in_a_line, read_json, read_tensors, save_tensors, to_json, write_atomically
 from .worlds import build_env
 
 if TYPE_CHECKING:
@@ -109,6 +109,12 @@ def check_ppo(config: PPOConfig) -> None:
     pick_device(config.device)
 
 
+def whole_rollouts(config: PPOConfig) -> int:
+    """Decisions that a run makes: `PPOConfig.steps`, rounded up to whole rollouts."""
+    rollout = config.rollout * config.env.num_envs
+    return -(-config.steps // rollout) * rollout
+
+
 def train_ppo(config: PPOConfig, folder: Path, report: Told | None = None) -> Reactive:
     """Train PPO and leave it in ``folder``, also where it is interrupted.
 
@@ -147,13 +153,15 @@ def _build(config: PPOConfig, env: VectorEnv, seen: Spaces, report: Told | None)
     """SB3's algorithm around our environments, and the callback that reports."""
     from .sb3 import PPO, BaseCallback, Sb3VecEnv, VecMonitor, VecNormalize  # noqa: PLC0415
 
+    planned = whole_rollouts(config)
+
     class Watch(BaseCallback):
         """Reports at the start, now and then during a rollout, and at its end."""
 
         def _tell(self) -> None:
             returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
             if report is not None:
-                report(self.num_timesteps, config.steps, {"return": float(np.mean(returns))} if returns else {})
+                report(self.num_timesteps, planned, {"return": float(np.mean(returns))} if returns else {})
 
         def _on_training_start(self) -> None:
             self._tell()
@@ -251,16 +259,18 @@ def load_ppo(folder: Path, device: str | None = None, threads: int | None = None
     """
     path = folder / "ppo.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}, this version reads {FORMAT}")
         config = from_json(PPOConfig, content["config"])
-        told = content["spaces"]
-        seen = Spaces(tuple(told["shape"]), bool(told["pixels"]), False, build_space(told["action"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+        seen = saved_spaces(content["spaces"])
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged ({in_a_line(error)}); restore it or train again") from error
     config = replace(config, device=device or config.device, threads=threads or config.threads)
-    policy = _fresh_policy(config, seen)
+    try:
+        policy = _fresh_policy(config, seen)
+    except (RuntimeError, TypeError, IndexError, ArithmeticError, MemoryError, AssertionError) as error:
+        raise ValueError(f"{path} describes no policy ({in_a_line(error)}); restore it or train again") from error
     given, wanted = read_tensors(folder / "policy.safetensors"), _tensors(policy)
     shapes = {name: tensor.shape for name, tensor in given.items()}
     if shapes != {name: tensor.shape for name, tensor in wanted.items()}:

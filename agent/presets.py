@@ -8,6 +8,7 @@ from ..modules.actor import ActorConfig
 from ..modules.configurator import Task, Thinking
 from ..modules.critic import CriticConfig
 from ..modules.perception import PerceptionConfig
+from ..modules.recall import RecallConfig
 from ..modules.world_model import WorldModelConfig
 from .config import BehaviourLoss, EnvConfig, RunConfig, Schedule, WorldModelLoss
 
@@ -20,6 +21,10 @@ def preset(id: str) -> RunConfig:
         return procgen(id)
     if "TwoRoom" in id or "DotWall" in id:
         return rooms(id)
+    if "Recall" in id:
+        return recall(id)
+    if "Foraging" in id:
+        return foraging(id)
     if id.startswith("Pendulum"):
         return continuous_control(id)
     return discrete_control(id)
@@ -74,7 +79,7 @@ def rooms(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=256, events=False),
         critic=CriticConfig(hidden=256, target_rate=0.03),
         actor=ActorConfig(hidden=128),
-        behaviour=BehaviourLoss(batch=32, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
+        behaviour=BehaviourLoss(batch=160, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
         model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
         schedule=Schedule(
             prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_500, final_behaviour_updates=1_200
@@ -86,17 +91,18 @@ def rooms(id: str) -> RunConfig:
     # wall or a door does is then learnt of every place at once, by latents that are maps.
     return replace(
         two_room,
-        env=replace(two_room.env, pairs="near_door", train_steps=32),
-        perception=replace(two_room.perception, latent=512, latents="map"),
+        env=replace(two_room.env, pairs="near_wall", train_steps=32),
+        perception=replace(two_room.perception, latent=1024, latents="map"),
         world_model=replace(two_room.world_model, predictor="conv", hidden=32),
         critic=replace(two_room.critic, target_rate=0.05),
-        behaviour=BehaviourLoss(batch=16, steps=4, courses=12, goals="episode", hindsight=8),
+        behaviour=BehaviourLoss(batch=64, steps=4, courses=12, goals="episode", hindsight=8),
         model_loss=WorldModelLoss(
-            steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.01,
+            steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.03,
             directions=64,
         ),
         schedule=Schedule(
-            prefill=96_000, prefill_updates=2_000, sticky=5, predictor_updates=2_000, final_behaviour_updates=4_000
+            prefill=96_000, prefill_updates=2_500, sticky=8, predictor_updates=4_000, predictor_batch=96,
+            predictor_steps=10, final_behaviour_updates=2_500,
         ),
     )  # fmt: skip
 
@@ -124,6 +130,24 @@ def discrete_control(id: str) -> RunConfig:
     )  # fmt: skip
 
 
+def recall(id: str) -> RunConfig:
+    """A question about what was seen: perception reads a memory by content; one step of thought is enough."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=8),
+        task=Task(discount=0.9, thinking=Thinking(horizon=1, candidates=8, iterations=1)),
+        perception=PerceptionConfig("mlp", latent=16, width=16, recall=RecallConfig(slots=8, past=4)),
+        world_model=WorldModelConfig(hidden=256),
+        critic=CriticConfig(hidden=32),
+        actor=ActorConfig(hidden=32),
+        model_loss=WorldModelLoss(
+            steps=1, batch=64, balance=0.8, regulariser_weight=0.01, directions=16, learning_rate=3e-3
+        ),
+        behaviour=BehaviourLoss(batch=32, steps=4, learning_rate=3e-3),
+        schedule=Schedule(prefill=2_400, prefill_updates=800, reanalyse=32, final_behaviour_updates=100),
+        threads=1,
+    )
+
+
 def continuous_control(id: str) -> RunConfig:
     """Vector observations and Box actions (Pendulum …)."""
     return RunConfig(
@@ -138,6 +162,28 @@ def continuous_control(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
             exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
+        ),
+        threads=1,
+    )  # fmt: skip
+
+
+def foraging(id: str) -> RunConfig:
+    """Foraging from its state vector: several drives at once, two-dimensional moves, events that are rare."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=32),
+        task=Task(discount=0.93, thinking=Thinking(horizon=6, candidates=48, iterations=2)),
+        perception=PerceptionConfig("mlp", latent=24, width=48),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128, target_rate=0.05),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(
+            steps=3, batch=192, balance=0.5, learning_rate=3e-3, detach_target=True, regulariser_weight=0.05,
+            directions=16, sensors=40.0,
+        ),
+        behaviour=BehaviourLoss(batch=128, learning_rate=3e-3),
+        schedule=Schedule(
+            prefill=32_000, prefill_updates=2_500, sticky=3, rounds=1, round_steps=1_600, round_updates=250,
+            behaviour_ratio=0.2, final_behaviour_updates=250,
         ),
         threads=1,
     )  # fmt: skip

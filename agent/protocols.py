@@ -63,9 +63,10 @@ def check_room_behaviours(names: Sequence[str], agent: Agent, protocol: Protocol
     Raises:
         ValueError: An unknown behaviour, or an agent whose decisions last longer than the protocol's.
     """
+    known = (*ROOM_BEHAVIOURS, "gated")
     for name in names:
-        if name not in ROOM_BEHAVIOURS:
-            raise ValueError(f"{protocol.name} has no behaviour {name!r}; choose from {', '.join(ROOM_BEHAVIOURS)}")
+        if name not in known:
+            raise ValueError(f"{protocol.name} has no behaviour {name!r}; choose from {', '.join(known)}")
     if (repeat := agent.config.env.action_repeat) != 1:
         raise ValueError(
             f"{protocol.name} counts single moves and this agent holds each action for {repeat} (env.action_repeat); "
@@ -122,10 +123,8 @@ def evaluate_protocol(
 
 
 def _behaviour(name: str, agent: Agent, env: RoomVectorEnv, seed: int, sample: bool) -> Behaviour:
-    if name == "mode-1":
-        return agent.begin(env.num_envs, "mode-1", sample=sample)
-    if name == "mode-2":
-        return agent.begin(env.num_envs, "mode-2", sample=sample)
+    if name in {"mode-1", "mode-2", "gated"}:
+        return agent.begin(env.num_envs, name, sample=sample)  # type: ignore[arg-type]
     if name == "random":
         return RandomBehaviour(agent.spaces.action, env.num_envs, seed, plan=1)
     return NoOpBehaviour(env) if name == "no-op" else ExpertBehaviour(env)

@@ -30,8 +30,10 @@ def memory_for(agent: Agent, streams: int, capacity: int, goals: bool = False) -
         plan=plan_width(spaces),
         horizon=agent.config.task.thinking.horizon,
         goals=goals,
+        sensors=len(agent.modules.world_model.sensors),
     )
-    return ShortTermMemory(shape, streams, capacity, agent.config.perception.history)
+    config = agent.config
+    return ShortTermMemory(shape, streams, capacity, config.perception.history, config.schedule.memory_gib)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def record(
     facts: list[NDArray[np.float32]] = []
     names: tuple[str, ...] = ()
     for step in islice(interact(env, behaviour, seed=seed), steps):
-        memory.write(step.seen, step.action, step.reward, step.terminated, step.truncated)
+        memory.write(step.seen, step.action, step.reward, step.terminated, step.truncated, sensors=step.sensors)
         names, row = facts_of(agent, step)
         facts.append(row)
         if progress is not None:

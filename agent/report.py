@@ -21,6 +21,7 @@ from .charts import comparison_chart
 from .curves import (
     compute_chart,
     gap_chart,
+    gate_chart,
     kind_of,
     learning_chart,
     main_rows,
@@ -203,6 +204,7 @@ def _charts(
     drawn = (
         ("comparison", "Returns and costs", comparison_chart(places, title, colours)),
         ("scaling", "Return against predictor calls", scaling_chart(places, title, colours)),
+        ("gate", "Return against planning", gate_chart(places, title, colours)),
         ("compute", "Return against thinking time", compute_chart(places, title, colours)),
         ("gap", "Training levels and unseen ones", gap_chart(places, title, colours)),
         ("learning", "Return against training steps", learning_chart(places, published, title, colours)),

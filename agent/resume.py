@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..modules.memory import ShortTermMemory
-from .checkpoint import agent_files, load_agent, part, to_json, upgraded
+from .checkpoint import agent_files, load_agent, part, upgraded
 from .storage import (
     HEADER_LIMIT,
     array_bytes,
@@ -39,6 +39,7 @@ from .storage import (
     sync_folder,
     tensor_bytes,
     tensor_shapes,
+    to_json,
     write_new,
 )
 from .training import Trainer
@@ -51,6 +52,7 @@ PIECE = 32 * 2**20
 """Bytes of a piece of the memory, about."""
 _TENSORS = ("weights.safetensors", "learner.safetensors", "trainer.safetensors")
 _PARTIAL = ".partial-"
+_HEADER = 10_000  # bytes before the numbers of an array, at most
 
 
 @runtime_checkable
@@ -207,6 +209,8 @@ def load_checkpoint(trainer: Trainer, path: Path) -> Saved:
             entry = files.get(piece.name, {})
             if entry.get("shape") != list(target.shape) or entry.get("dtype") != target.dtype.str:
                 raise ValueError(f"{piece.name} is not listed as {target.dtype} {list(target.shape)}")
+            if int(entry["bytes"]) > target.nbytes + _HEADER:
+                raise ValueError(f"{piece.name} is listed with {entry['bytes']} bytes, expected {target.nbytes}")
             target[:] = parse_array(_verified(path, piece.name, files), target.shape, target.dtype)
         trainer.restore(tensors["trainer.safetensors"])
         told: object = trainer.report

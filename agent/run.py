@@ -37,7 +37,8 @@ def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
     # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
     goals = False if config.task.goals else None
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False, terminate_on_success=goals)
-    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space)), env
+    sensors = getattr(env.unwrapped, "sensors", ())
+    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space, sensors)), env
 
 
 def check_settings(config: RunConfig) -> None:
@@ -97,12 +98,54 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
             "give the world model more members"
         )
+    _check_recall(config)
+    _check_gate(config)
     need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
             f"{loss.steps} steps in {config.env.num_envs} environments need at least {need}"
         )
+
+
+def _check_recall(config: RunConfig) -> None:
+    """Refuse recall beside settings that look at percepts one by one.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    recall, loss = config.perception.recall, config.model_loss
+    if not recall.slots:
+        return
+    for name, width in vars(recall).items():
+        if name in {"slots", "keys", "values", "past"} and width < 1:
+            raise ValueError(f"perception.recall.{name} is {width}, expected at least 1 (slots 0: no recall)")
+    conflicts = {
+        "task.goals": config.task.goals,
+        "model_loss.targets": loss.targets,
+        "model_loss.shift": loss.shift,
+        "model_loss.regulariser ema": loss.regulariser == "ema",
+        "perception.latents map": config.perception.latents == "map",
+    }
+    for name, set_ in conflicts.items():
+        if set_:
+            raise ValueError(
+                f"perception.recall.slots is {recall.slots} and {name} is set; what is recalled depends on whole "
+                "episodes and serves tasks of reward: unset one of them"
+            )
+
+
+def _check_gate(config: RunConfig) -> None:
+    gate = config.task.thinking.gate
+    if gate.variance is not None and config.world_model.members < 2:
+        raise ValueError(
+            "task.thinking.gate.variance is set and world_model.members 1; variance is over an ensemble, give the "
+            "world model more members"
+        )
+    if gate.chance is not None and not 0 <= gate.chance <= 1:
+        raise ValueError(f"task.thinking.gate.chance is {gate.chance}, expected a number from 0 to 1")
+    if config.schedule.mode == "gated" and not gate.open:
+        raise ValueError("schedule.mode is gated and there is no gate; set a threshold (task.thinking.gate)")
 
 
 def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:

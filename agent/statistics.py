@@ -140,6 +140,35 @@ def iqm(values: ArrayLike) -> float:
     return float(data[cut : len(data) - cut].mean())
 
 
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs.
+
+    Args:
+        x: Measurements ``[n]``.
+        y: What they are compared with ``[n]``.
+
+    Returns:
+        −1 … 1; 0 where one of the two is constant and so orders nothing.
+
+    Raises:
+        ValueError: If they are not finite, empty or of different lengths.
+    """
+    one, other = _ranks(_vector(x, "x")), _ranks(_vector(y, "y"))
+    if len(one) != len(other):
+        raise ValueError(f"x has {len(one)} values and y {len(other)}; expected pairs.")
+    one, other = one - one.mean(), other - other.mean()
+    scale = math.sqrt(float((one * one).sum() * (other * other).sum()))
+    return float((one * other).sum()) / scale if scale else 0.0
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks ``[n]``, counted from 0; equal values get the mean of theirs."""
+    ordered = np.sort(values)
+    below, up_to = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
+    ranks: NDArray[np.float64] = (below + up_to - 1) / 2
+    return ranks
+
+
 def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """``values`` as a vector of finite numbers."""
     data = np.asarray(values, np.float64)

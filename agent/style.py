@@ -21,6 +21,7 @@ WIDTH = 9.0
 _COLOURS = {
     "mode-1": "#0072B2",
     "mode-2": "#D55E00",
+    "gated": "#CC79A7",
     "random": "#7F7F7F",
     "oracle": "#009E73",
     "expert": "#AA4499",

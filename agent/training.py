@@ -16,7 +16,7 @@ from ..modules.types import Mode
 from .agent import Agent, Array, plan_width
 from .checkpoint import part, prefixed
 from .config import Schedule
-from .criterion import Metrics
+from .criterion import Metrics, carried
 from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
 from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, VectorEnv, interact
@@ -117,6 +117,7 @@ class Trainer:
                 step.decision.course,
                 step.decision.planned,
                 step.observation["desired_goal"] if self.memory.shape.goals else None,
+                step.sensors,
             )
             self.totals += step.reward
             for index in np.flatnonzero(step.ended):
@@ -155,7 +156,9 @@ class Trainer:
 
     def draw(self, batch: int, steps: int, balance: float = 0.0, goals: int = 1) -> Window:
         """Windows from memory, where the agent is."""
-        self.window = to_device(self.memory.sample(batch, steps, self.generator, balance, goals), self.agent.device)
+        past = self.agent.config.perception.recall.reach
+        window = self.memory.sample(batch, steps, self.generator, balance, goals, past)
+        self.window = to_device(window, self.agent.device)
         return self.window
 
     def check_health(self) -> None:
@@ -177,6 +180,8 @@ class Trainer:
     def rest(self) -> None:
         """From here on perception does not change: compute every remembered latent once."""
         perception = self.agent.modules.perception
+        if perception.recall is not None:
+            return  # what is recalled depends on the past: it is computed with each window
         self.memory.keep_latents(lambda percepts: encode(perception, percepts))
 
     def learn_predictor(self, updates: int) -> None:
@@ -184,7 +189,7 @@ class Trainer:
         config, schedule = self.agent.config.model_loss, self.agent.config.schedule
         self.phase, self.whole = "predictor", False
         while self.tuned < updates:
-            window = self.draw(schedule.predictor_batch, config.steps, config.balance)
+            window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
             metrics = self.learner.predictor_update(window, self.tuned, updates)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
@@ -194,7 +199,9 @@ class Trainer:
         config = self.agent.config.behaviour
         self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
-            window = self.draw(config.batch, config.steps, goals=config.hindsight)
+            window = carried(
+                self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight)
+            )
             dream = self.learner.dream(window)
             plans = self.learner.short_plans(window, dream)
             metrics = self.learner.critic_update(window, dream, plans)

@@ -34,6 +34,7 @@ def build_env(
         distribution_mode=config.distribution_mode,
         observation_key=config.observation_key,
         pairs=config.pairs,
+        pixels=config.pixels,
         terminate_on_success=terminate_on_success,
         max_steps=None if held_out else config.train_steps,
         action_repeat=config.action_repeat if action_repeat is None else action_repeat,

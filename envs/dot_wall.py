@@ -33,8 +33,10 @@ MARGIN_PX = 2.6
 ALIGNED_PX = 2.0
 PASS_PX = 3.0
 NEAR_PX = (10.0, 8.0)
-"""How far from the door's middle, along x and y, near_door episodes begin at most."""
-PAIRS = ("cross_room", "near_door")
+"""How far from the wall's middle, and from the door's along it, near_wall episodes begin at most."""
+NEAR_DOOR = 0.4
+"""Share of the near_wall episodes that begin near the door."""
+PAIRS = ("cross_room", "near_wall")
 
 
 def bound_norm(action: Floats) -> Floats:
@@ -133,7 +135,7 @@ def dot_wall_expert(
 
 
 def dot_wall_pairs(
-    uniform: Floats, wall: Floats | None = None, door: Floats | None = None, near_door: bool = False
+    uniform: Floats, wall: Floats | None = None, door: Floats | None = None, near_wall: bool = False
 ) -> Placement:
     """Turn numbers uniform in [0,1) into episodes that lead from one room to the other.
 
@@ -141,10 +143,12 @@ def dot_wall_pairs(
     and from the wall's middle; which room is the start's is a toss.
 
     Args:
-        uniform: Numbers [n,7]: wall, door, side, start x, start y, goal x, goal y.
+        uniform: Numbers [n,7]: wall, door, side, start x, start y, goal x, goal y; with near_wall [n,8], the last one
+            for whether it begins at the door.
         wall: Walls [n] to use instead of drawn ones.
         door: Doors [n] to use instead of drawn ones.
-        near_door: Starts lie at most 10 px beside the wall and 8 px above or below the door's centre.
+        near_wall: Starts lie at most 10 px beside the wall: two fifths of them at most 8 px above or below the door's
+            centre, the others anywhere along it.
 
     Returns:
         The episodes.
@@ -158,10 +162,11 @@ def dot_wall_pairs(
     left_x = low + np.where(swapped, uniform[:, 5], uniform[:, 3]) * (wall - MARGIN_PX - low)
     right_x = wall + MARGIN_PX + np.where(swapped, uniform[:, 3], uniform[:, 5]) * (high - wall - MARGIN_PX)
     start = np.stack([np.where(swapped, right_x, left_x), low + uniform[:, 4] * (high - low)], axis=1)
-    if near_door:
+    if near_wall:
         beside = MARGIN_PX + uniform[:, 3] * (NEAR_PX[0] - MARGIN_PX)
         start[:, 0] = wall + np.where(swapped, beside, -beside)
-        start[:, 1] = np.clip(door + (2.0 * uniform[:, 4] - 1.0) * NEAR_PX[1], low, high)
+        at_door = np.clip(door + (2.0 * uniform[:, 4] - 1.0) * NEAR_PX[1], low, high)
+        start[:, 1] = np.where(uniform[:, 7] < NEAR_DOOR, at_door, start[:, 1])
     goal = np.stack([np.where(swapped, left_x, right_x), low + uniform[:, 6] * (high - low)], axis=1)
     return Placement(start, goal, wall, door)
 
@@ -179,8 +184,9 @@ class DotWallVectorEnv(RoomVectorEnv):
 
     Args:
         num_envs: Number of environments `B`.
-        pairs: "cross_room", see :func:`dot_wall_pairs`; "near_door": every second episode of an environment, by a toss,
-            begins near the door, so that random walks meet it (published data cross the wall in 8 to 60 % of walks).
+        pairs: "cross_room", see :func:`dot_wall_pairs`; "near_wall": every second episode of an environment, by a toss,
+            begins near the wall, so that random walks meet it and its door (published data cross the wall in 8 to 60 %
+            of walks).
         max_steps: Steps until truncation.
         terminate_on_success: Whether reaching the goal ends the episode.
         render_mode: None or "rgb_array".
@@ -197,7 +203,7 @@ class DotWallVectorEnv(RoomVectorEnv):
         self,
         num_envs: int = 1,
         *,
-        pairs: Literal["cross_room", "near_door"] = "cross_room",
+        pairs: Literal["cross_room", "near_wall"] = "cross_room",
         max_steps: int = 199,
         terminate_on_success: bool = False,
         render_mode: str | None = None,
@@ -225,9 +231,11 @@ class DotWallVectorEnv(RoomVectorEnv):
         uniform = np.stack([self._generators[row].random(7) for row in rows])
         chosen = {name: given[name][rows] for name in self.RANGES if name in given}
         placement = dot_wall_pairs(uniform, chosen.get("wall"), chosen.get("door"))
-        if self.pairs == "near_door":
-            near = dot_wall_pairs(uniform, placement.wall, placement.door, near_door=True)
-            toss = np.array([self._generators[row].random() < 0.5 for row in rows])
+        if self.pairs == "near_wall":
+            more = np.stack([self._generators[row].random(2) for row in rows])
+            uniform = np.concatenate([uniform, more[:, :1]], axis=1)
+            near = dot_wall_pairs(uniform, placement.wall, placement.door, near_wall=True)
+            toss = more[:, 1] < 0.5
             placement.start[toss] = near.start[toss]
         return placement
 

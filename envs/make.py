@@ -17,10 +17,17 @@ from .single import SingleEnv
 _NAMESPACE = "forethought"
 _GENIE = "genie:"
 _SPRITE = "Sprite"
+_RECALL = f"{_NAMESPACE}/Recall-v0"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
 }
+_FORAGING = "Foraging"
+_OWN = _ROOMS | {
+    _FORAGING: "Food, hazards and tokens; sensors energy and hazard_distance.",
+    _SPRITE: "A sprite in a 16×16 box; walk to the corner. What the small Genie world shows.",
+}
+"""This package's worlds besides Procgen, each with a line that describes it."""
 
 
 def make_env(
@@ -40,6 +47,7 @@ def make_env(
     use_generated_assets: bool | None = None,
     observation_key: str | None = None,
     pairs: str | None = None,
+    pixels: bool | None = None,
     terminate_on_success: bool | None = None,
     max_steps: int | None = None,
     action_repeat: int = 1,
@@ -48,9 +56,10 @@ def make_env(
     """Build the vector environment named `id`.
 
     Args:
-        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom" or "DotWall" (also
-            "forethought/TwoRoom-v0"); "Sprite"; "genie:FOLDER", a world learned from video ("forethought/Genie-v0":
-            the one that comes along); or any registered Gymnasium id. `list_envs` lists them.
+        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom", "DotWall", "Foraging" or "Sprite" (also
+            "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory; "genie:FOLDER", a world learned
+            from video ("forethought/Genie-v0": the one that comes along); or any registered Gymnasium id.
+            `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
         split: "train", or "test" for Procgen's held-out levels.
@@ -65,8 +74,9 @@ def make_env(
         use_generated_assets: Procgen: random drawings.
         observation_key: Gymnasium: the part of a Dict or Tuple observation to use.
         pairs: Rooms: the law of start and goal.
+        pixels: Foraging: whether observations are pictures; a vector when None.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
-        max_steps: Rooms, Sprite, Genie and Gymnasium: steps until truncation.
+        max_steps: Rooms, Foraging, Sprite, Genie and Gymnasium: steps until truncation.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -93,6 +103,7 @@ def make_env(
         "use_generated_assets": use_generated_assets,
         "observation_key": observation_key,
         "pairs": pairs,
+        "pixels": pixels,
         "terminate_on_success": terminate_on_success,
         "max_steps": max_steps,
     }
@@ -117,6 +128,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     _SPRITE: frozenset({"max_steps"}),
+    _FORAGING: frozenset({"max_steps", "pixels"}),
     "genie": frozenset({"max_steps"}),
     "gymnasium": frozenset({"max_steps", "observation_key"}),
 }  # fmt: skip
@@ -131,14 +143,12 @@ def list_envs() -> dict[str, str]:
     """Ids of this package's own environments, each with a line that describes it; any Gymnasium id works besides."""
     modes = {game: ", ".join(mode for mode, games in MODES.items() if game in games) for game in GAMES}
     procgen = {f"procgen:{game}": f"Procgen's {game}; modes {modes[game]}." for game in GAMES}
-    return (
-        procgen | _ROOMS | {_SPRITE: "A sprite in a 16×16 box; walk to the corner. What the small Genie world shows."}
-    )
+    return procgen | dict(_OWN) | {_RECALL: "Which symbol was on which side? Only a memory can tell."}
 
 
 def register() -> None:
     """Register this package's environments with Gymnasium; safe to call again, and imports no simulator."""
-    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {room: room for room in (*_ROOMS, _SPRITE)}
+    names = {f"procgen-{game}": f"procgen:{game}" for game in GAMES} | {own: own for own in _OWN}
     for name, env in names.items():
         if f"{_NAMESPACE}/{name}-v0" not in gymnasium.registry:
             gymnasium.register(
@@ -147,6 +157,8 @@ def register() -> None:
                 vector_entry_point=f"{__name__}:make_vector",
                 kwargs={"env": env},
             )
+    if _RECALL not in gymnasium.registry:
+        gymnasium.register(_RECALL, entry_point=f"{__name__.removesuffix('make')}recall:RecallEnv")
     if f"{_NAMESPACE}/Genie-v0" not in gymnasium.registry:
         home = __name__.removesuffix("make") + "genie"
         gymnasium.register(
@@ -177,8 +189,12 @@ def _build(kind: str, name: str, num_envs: int, seed: int, options: dict[str, An
         from .sprite import SpriteVectorEnv  # noqa: PLC0415  (only where asked for)
 
         return SpriteVectorEnv(num_envs, seed=seed, **options)
-    from . import rooms  # noqa: PLC0415  (only where asked for)
+    from . import foraging, rooms  # noqa: PLC0415  (only where asked for)
 
+    if kind == _FORAGING:
+        world = foraging.ForagingVectorEnv(num_envs, **options)
+        world.reset(seed=seed)
+        return world
     room = {"TwoRoom": rooms.TwoRoomVectorEnv, "DotWall": rooms.DotWallVectorEnv}[kind](num_envs, **options)
     room.reset(seed=seed)  # rooms take no seed when built; later resets go on from this one
     return room
@@ -191,7 +207,7 @@ def _resolve(id: str) -> tuple[str, str]:
         ValueError: No such environment.
     """
     name = id.removeprefix(f"{_NAMESPACE}/").removesuffix("-v0") if id.startswith(f"{_NAMESPACE}/") else id
-    if name in _ROOMS or name == _SPRITE:
+    if name in _OWN:
         return name, name
     if id == f"{_NAMESPACE}/Genie-v0":
         return "genie", ""  # the world that comes along
@@ -211,7 +227,7 @@ def _resolve(id: str) -> tuple[str, str]:
         close = difflib.get_close_matches(id, known, n=3, cutoff=0.5)
         hint = f" Closest: {', '.join(close)}." if close else ""
         raise ValueError(
-            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_ROOMS)}, {_SPRITE} or a registered "
-            f"Gymnasium id (see list_envs; third-party packages must be imported first).{hint}"
+            f"Unknown environment {id!r}: expected procgen:<game>, {', '.join(_OWN)} or a registered Gymnasium id "
+            f"(see list_envs; third-party packages must be imported first).{hint}"
         ) from error
     return "gymnasium", id

@@ -30,6 +30,7 @@ usage: forethought COMMAND …
   train ENV      train an agent; ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id
   evaluate RUN   both modes of a trained agent on worlds it has not seen, and its health
   compare RUN …  runs in both modes and at any budget beside random play, upper bounds and PPO: tables, charts, a page
+  configure RUN  learn how to configure a trained agent, shown beside the scripted configuration
   ppo ENV        train PPO (Stable-Baselines3) as a baseline for compare
   genie …        worlds learned from video alone: record, import, train, evaluate, play
   envs           the environments that come along
@@ -128,6 +129,12 @@ def _compare(arguments: Sequence[str], console: Console) -> int:
     return compare(arguments, console)
 
 
+def _configure(arguments: Sequence[str], console: Console) -> int:
+    from .configure import configure  # noqa: PLC0415
+
+    return configure(arguments, console)
+
+
 def _ppo(arguments: Sequence[str], console: Console) -> int:
     from .comparing import ppo  # noqa: PLC0415
 
@@ -178,6 +185,7 @@ _COMMANDS: dict[str, Command] = {
     "train": _train,
     "evaluate": _evaluate,
     "compare": _compare,
+    "configure": _configure,
     "ppo": _ppo,
     "genie": _genie,
     "envs": _envs,

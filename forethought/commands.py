@@ -156,6 +156,9 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
         if not (folder / "progress.json").is_file():
             raise
         number: int = getattr(stop, "number", signal.SIGINT)
+        if read_progress(folder).get("finished"):
+            _tell(console, f"stopped in the check-up at the end; the training is finished and saved in {folder}")
+            return 128 + number
         _tell(console, f"stopped; everything so far is saved in {folder}")
         _tell(console, f"go on with: forethought train {shlex.join([config.env.id, '--run', str(folder)])} --resume")
         return 128 + number
@@ -283,7 +286,7 @@ def check_numbers(config: CompareConfig) -> None:
         if value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected at least {least}")
     names = config.behaviours
-    if not (names or config.budgets) or len(set(names)) < len(names):
+    if not (names or config.budgets or config.gates) or len(set(names)) < len(names):
         raise ValueError(
             f"--behaviours is {' '.join(names) or 'empty'}, expected different rows, such as mode-1 mode-2"
         )

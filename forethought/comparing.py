@@ -17,8 +17,8 @@ from rich.console import Console
 from .agent import run
 from .agent.comparison import CompareConfig, references_for
 from .agent.config import EnvConfig
-from .agent.entrants import Entrant, check_entrants, compare_runs, players_of, turns
-from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo
+from .agent.entrants import Entrant, calibrations, check_entrants, compare_runs, gate_names, players_of, turns
+from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo, whole_rollouts
 from .agent.protocols import ROOM_BEHAVIOURS, find_protocol
 from .agent.report import tables, write_report
 from .commands import (
@@ -83,7 +83,9 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     protocols = {entrant.world.id: find_protocol(options.protocol, entrant.world.id) for entrant in entrants}
     check_numbers(config)
     check_entrants(entrants, config, protocols)
-    players = players_of(entrants, config)
+    with RowProgress(gate_names(entrants, config), console, "decisions") as progress:
+        gates = calibrations(entrants, config, progress)
+    players = players_of(entrants, config, gates)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     whose = turns(players, config)
@@ -124,6 +126,9 @@ def ppo(arguments: Sequence[str], console: Console) -> int:
     check_ppo(config)
     folder = options.run or default_folder(id, f"{config.seed}-ppo")
     _make_way(folder, options.overwrite)
+    if (planned := whole_rollouts(config)) != config.steps:
+        whole = f"whole rollouts of {config.rollout} decisions in each of {config.env.num_envs} environments"
+        tell(console, f"--steps {config.steps} becomes {planned}: {whole} (--rollout, --env.num-envs)")
     progress = StepProgress(console, folder)
     try:
         with progress:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,15 +22,17 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.agent import pick_device
-from .agent.checkpoint import from_json
+from .agent.faults import locked
 from .agent.genie_data import Importing, Recording, import_videos, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
 from .agent.genie_minari import PREFIX, import_minari
 from .agent.genie_play import PlayOptions, play
 from .agent.genie_report import card_table, label_table, write_card
-from .agent.genie_training import GenieTrainer, GenieTraining, keep_prompts
+from .agent.genie_resume import CHECKPOINT, train_world
+from .agent.genie_training import GenieTraining
 from .agent.run import provenance
+from .agent.storage import from_json
 from .envs.genie import PRETRAINED
 from .envs.make import has_levels
 from .genie_acting import clone, made, plan, subject, tell, transfer
@@ -39,7 +42,7 @@ from .modules.genie.tokenizer import TokenizerConfig
 from .modules.genie.video import VideoDataset
 from .modules.genie.world import GenieConfig
 from .options import UsageError, given, parse, wants_help
-from .progress import RowProgress, clock, numbers
+from .progress import RowProgress, clock, curve_sizes, cut_curves, numbers
 
 GENIE_HELP = """\
 usage: forethought genie COMMAND …
@@ -91,7 +94,7 @@ class TrainOptions:
     run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/genie/DATA)")] = None
     """Folder of the world."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Keep the parts that the folder already has and learn the others."""
+    """Go on with the interrupted training in the folder, with its settings."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the world that the folder holds."""
     twin_of: Annotated[Path | None, tyro.conf.arg(metavar="WORLD", help_behavior_hint="(default: none)")] = None
@@ -166,33 +169,38 @@ def _import(arguments: Sequence[str], console: Console) -> int:
 
 
 def _train(arguments: Sequence[str], console: Console) -> int:
-    about = "Learn a world from video. Parts are saved as they are done; --resume goes on after the last of them."
+    about = "Learn a world from video. Ctrl-C saves; --resume goes on."
     source, rest = subject("train", "DATA", "a data set", arguments)
+    name = given("--run", rest)
+    folder = Path(name) if name else _folder_for(source)
     if wants_help(rest):
         default = GenieTraining()
     else:
         data = VideoDataset(Path(source), "train")
-        default = _starting_settings(source, rest, data)
+        default = _starting_settings(folder, rest, data)
     options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
-    config, folder = options.settings, options.run or _folder_for(source)
+    config, folder = options.settings, options.run or folder
     _make_way(folder, options)
-    before: dict[str, Any] = {}
-    if options.resume:
-        saved, before = load_settings(folder)
-        config = dataclasses.replace(config, world=saved)
     torch.set_num_threads(config.threads)
     test = VideoDataset(Path(source), "test")
     story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
     story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
-    if before:
-        story["before"] = before
-    with GenieProgress(console, folder) as progress:
-        trainer = GenieTrainer(config, data, folder, progress)
-        if not (options.resume and (folder / "prompts.npy").is_file()):
-            keep_prompts(config, test, made(folder))
-        if options.twin_of is not None:
-            shutil.copy(options.twin_of / "tokenizer.safetensors", folder)
-        trainer.run(json.loads(json.dumps(story)), options.resume or options.twin_of is not None)
+    if options.resume:
+        story["before"] = load_settings(folder)[1]
+    progress = GenieProgress(console, folder)
+    tokenizer = None if options.twin_of is None else options.twin_of / "tokenizer.safetensors"
+    try:
+        with progress:
+            told = json.loads(json.dumps(story))
+            train_world(config, (data, test), folder, progress, told, options.resume, tokenizer)
+    except KeyboardInterrupt as stop:
+        if not (folder / CHECKPOINT).is_file():
+            raise
+        again = shlex.join(["forethought", "genie", "train", source, "--run", str(folder), "--resume"])
+        tell(console, f"stopped; everything so far is saved in {folder}")
+        tell(console, f"go on with: {again}")
+        number: int = getattr(stop, "number", signal.SIGINT)
+        return 128 + number
     tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
     return 0
 
@@ -201,28 +209,26 @@ def _make_way(folder: Path, options: TrainOptions) -> None:
     """Refuse to write over a world that nobody gave up; remove the weights of one that was."""
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    if options.resume and options.twin_of is not None:
+        raise UsageError("--resume goes on with the settings in the folder, a twin's as well; leave --twin-of away")
     if options.twin_of is not None and options.twin_of.absolute() == folder.absolute():
         raise UsageError(f"{folder} is the world itself; name another folder for its twin with --run FOLDER")
     if (folder / "world.json").exists() and not options.resume:
         if not options.overwrite:
             raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
-        for name in PARTS:
-            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+        with locked(folder):
+            for name in (*(f"{part}.safetensors" for part in PARTS), CHECKPOINT):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def _starting_settings(source: str, rest: Sequence[str], data: VideoDataset) -> GenieTraining:
+def _starting_settings(folder: Path, rest: Sequence[str], data: VideoDataset) -> GenieTraining:
     """Settings before options: those of the world that is gone on with, of the twin's world, or what suits the data."""
-    original, name = given("--twin-of", rest), given("--run", rest)
-    earlier = saved_training(Path(name) if name else _folder_for(source)) if "--resume" in rest else None
-    if original:
-        return twin_training(Path(original), data)
-    return earlier or default_training(data.height, data.width)
-
-
-def saved_training(folder: Path) -> GenieTraining | None:
-    """Settings with which the world in a folder was trained; None where it does not tell."""
-    told = load_settings(folder)[1].get("training")
-    return None if told is None else from_json(GenieTraining, told, f"{folder}/world.json: training")
+    default = default_training(data.height, data.width)
+    if "--resume" in rest:
+        return saved_training(folder, default)
+    original = given("--twin-of", rest)
+    return twin_training(Path(original), data) if original else default
 
 
 def twin_training(folder: Path, data: VideoDataset) -> GenieTraining:
@@ -232,15 +238,14 @@ def twin_training(folder: Path, data: VideoDataset) -> GenieTraining:
         FileNotFoundError: No world there.
         ValueError: The world does not tell how it was trained, or the data has no true actions.
     """
-    config, _ = load_settings(folder)
-    actions = 1 + max(int(chunk.max()) for chunk in data.labels["actions"])
-    world = dataclasses.replace(config, latent_action=dataclasses.replace(config.latent_action, actions=actions))
+    world, about = load_settings(folder)
+    if "training" not in about:
+        raise ValueError(f"{folder}/world.json does not tell how the world was trained; train it again")
     if not data.labelled:
         raise ValueError(f"{data.folder} has no true actions, which a twin learns from; record data with them")
-    training = saved_training(folder)
-    if training is None:
-        raise ValueError(f"{folder}/world.json does not tell how the world was trained; train it again")
-    return dataclasses.replace(training, world=world, true_actions=True)
+    actions = 1 + max(int(chunk.max()) for chunk in data.labels["actions"])
+    world = dataclasses.replace(world, latent_action=dataclasses.replace(world.latent_action, actions=actions))
+    return dataclasses.replace(saved_training(folder, GenieTraining()), world=world, true_actions=True)
 
 
 def default_training(height: int, width: int) -> GenieTraining:
@@ -249,6 +254,14 @@ def default_training(height: int, width: int) -> GenieTraining:
     coarse = 4 if min(height, width) <= 16 else 8
     tokenizer, action = TokenizerConfig(patch=patch), LatentActionConfig(patch=coarse, margin=coarse // 2)
     return GenieTraining(GenieConfig(height, width, tokenizer=tokenizer, latent_action=action))
+
+
+def saved_training(folder: Path, default: GenieTraining) -> GenieTraining:
+    """The settings that the world in a folder is trained with; of a world that does not tell them, its own alone."""
+    world, about = load_settings(folder)
+    if "training" not in about:
+        return dataclasses.replace(default, world=world)
+    return dataclasses.replace(from_json(GenieTraining, about["training"], f"{folder}: training"), world=world)
 
 
 def _evaluate(arguments: Sequence[str], console: Console) -> int:
@@ -324,6 +337,14 @@ class GenieProgress:
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.start
+
+    def state(self) -> dict[str, Any]:
+        """How much of the curves is on the disk by now."""
+        return {"curves": curve_sizes(self.folder, self.writer)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`: what came after it is made again."""
+        cut_curves(self.folder, state["curves"])
 
     def __call__(self, phase: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """Take in a report."""

@@ -126,13 +126,8 @@ class TrainingProgress:
 
     def state(self) -> dict[str, Any]:
         """How far the phases are, and how much of the curves is on the disk by now."""
-        if self.writer is not None:
-            self.writer.flush()
-            for path in self._curves():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
         counts = {name: {key: getattr(phase, key) for key in _COUNTS} for name, phase in self.phases.items()}
-        return {"phases": counts, "curves": {path.name: path.stat().st_size for path in self._curves()}}
+        return {"phases": counts, "curves": curve_sizes(self.folder, self.writer)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Undo `state`: phases go on, and of the curves remains what there was then, so that no point is doubled.
@@ -147,16 +142,7 @@ class TrainingProgress:
                     raise ValueError(f"{key} of {name} is {value!r}, expected a whole number")
                 setattr(phase, key, value)
             phase.began = phase.done
-        for path in self._curves():
-            length = state["curves"].get(path.name)
-            if length is None:
-                path.unlink()
-            elif length < path.stat().st_size:
-                os.truncate(path, length)
-
-    def _curves(self) -> list[Path]:
-        found = (self.folder / "tensorboard").glob("events.out.tfevents.*")
-        return sorted(path for path in found if path.is_file() and not path.is_symlink())
+        cut_curves(self.folder, state["curves"])
 
     def _open(self) -> None:
         self.console.print(self.header, soft_wrap=True, highlight=False, markup=False)
@@ -317,6 +303,31 @@ class StepProgress:
         if not self.console.is_terminal and (now - self.shown > _PLAIN_SECONDS or ended):
             self.shown = now
             self.console.print(Text(f"[{clock(passed)}] {done}/{total}, {state}"), soft_wrap=True)
+
+
+def curve_sizes(folder: Path, writer: SummaryWriter | None) -> dict[str, int]:
+    """Bytes of each event file of a run folder, after what waits in the writer was flushed to the disk."""
+    if writer is not None:
+        writer.flush()
+        for path in _curves(folder):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    return {path.name: path.stat().st_size for path in _curves(folder)}
+
+
+def cut_curves(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Leave of the event files what there was when they had these sizes."""
+    for path in _curves(folder):
+        length = sizes.get(path.name)
+        if length is None:
+            path.unlink()
+        elif length < path.stat().st_size:
+            os.truncate(path, length)
+
+
+def _curves(folder: Path) -> list[Path]:
+    found = (folder / "tensorboard").glob("events.out.tfevents.*")
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def clock(seconds: float) -> str:

@@ -62,6 +62,22 @@ class ActionEncoder(nn.Module):
         """Turn scaled Box actions in [−1, 1] ``[..., A]`` back into the environment's units."""
         return ((scaled + 1) * ((self.high - self.low) / 2) + self.low).clamp(self.low, self.high)
 
+    def idle(self, noop: int | None) -> Tensor:
+        """The encoded action ``[A]`` that does nothing: 0 in a Box, or what is nearest; else number ``noop``.
+
+        Raises:
+            ValueError: Discrete actions without a number, or with one that is no action.
+        """
+        if not self.sizes:
+            rest: Tensor = self(torch.zeros_like(self.low).clamp(self.low, self.high))
+            return rest
+        if noop is None or not 0 <= noop < min(self.sizes):
+            raise ValueError(
+                f"world_model.noop is {noop}, expected which of the actions 0 to {min(self.sizes) - 1} does nothing: "
+                "agency is the difference from it (task.agency 0 needs none)"
+            )
+        return torch.cat([F.one_hot(torch.tensor(noop), n) for n in self.sizes]).to(self.low)
+
     def effort(self, encoded: Tensor) -> Tensor:
         """‖a‖² ``[...]`` of encoded Box actions ``[..., A]``; choosing among discrete actions takes no effort."""
         return encoded.square().sum(-1) if not self.sizes else torch.zeros_like(encoded[..., 0])

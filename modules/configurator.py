@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .types import Configuration, Mode, State, drive_weights
+from .types import Configuration, Gate, Mode, State, drive_weights
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Thinking:
     """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
+    gate: Gate = field(default_factory=Gate)
+    """When the gated mode plans."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Task:
     """Weight of the world ending the episode."""
     effort: float = 0.0
     """Weight of ‖a‖²."""
+    hunger: float = 0.0
+    """Weight of (1 − battery)²; reward tasks in worlds with the sensor energy."""
+    hazard: float = 0.0
+    """Weight of being near a hazard; reward tasks in worlds with the sensor hazard_distance."""
+    novelty: float = 0.0
+    """Weight of going where the members of the world model disagree; reward tasks, needs an ensemble."""
+    agency: float = 0.0
+    """Weight of actions that change what will happen; reward tasks, doubles the predictor calls."""
     discount: float = 0.99
     """γ per decision."""
     thinking: Thinking = field(default_factory=Thinking)
@@ -84,6 +94,7 @@ class Configurator:
             commit=thinking.commit,
             risk=thinking.risk,
             milliseconds=thinking.milliseconds,
+            gate=thinking.gate,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:
@@ -91,5 +102,8 @@ class Configurator:
         if task.goals:
             u = drive_weights(device, goal=1.0, ending=task.ending, effort=task.effort)
             return u, drive_weights(device, goal=1.0)
-        u = drive_weights(device, pleasure=task.pleasure, ending=task.ending, effort=task.effort)
+        u = drive_weights(
+            device, pleasure=task.pleasure, ending=task.ending, effort=task.effort, hunger=task.hunger,
+            hazard=task.hazard, novelty=task.novelty, agency=task.agency,
+        )  # fmt: skip
         return u, u

@@ -9,9 +9,15 @@ from torch import Tensor
 
 from .types import DRIVES, INTEROCEPTION
 
-ENDING = DRIVES.index("ending")
+SAFETY = ("ending", "hazard")
+"""Drives whose weights cannot be negative."""
 GOAL_SCALE = 0.5
 """σ of the goal drive, in squared standard deviations of the latent."""
+HAZARD_SCALE = 0.05
+"""σ of the hazard drive, in widths of the world."""
+FULL = 1.0
+"""e* of the hunger drive: a full battery."""
+_FLOOR = tuple(0.0 if name in SAFETY else -torch.inf for name in DRIVES)
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,9 @@ class IntrinsicCost:
     pleasure −reward; ending 1[the world ended the episode]; effort ‖a‖²; goal 1 − exp(−d/σ) of the latent distance
     d = ‖s − s_goal‖²/D. Latents far apart are all about equally far (d ≈ 2), so beyond σ the goal's energy is flat: no
     place is comfortable but the goal, and the way there is the critic's business.
-    The weight of *ending* cannot be negative: no configuration makes the agent seek its own end.
+    hunger (e* − e)² of the battery's charge e, least when it is full (homeostasis); hazard exp(−d/σ) of the distance d
+    to the nearest hazard; novelty −(variance of the ensemble's predictions); agency −‖Pred(s, a) − Pred(s, no-op)‖²/D.
+    The weights of *ending* and *hazard* cannot be negative: no configuration makes the agent seek its end or harm.
     """
 
     __slots__ = ()
@@ -39,16 +47,29 @@ class IntrinsicCost:
             )
         if u.shape != (len(DRIVES),):
             raise ValueError(f"weights u have shape {tuple(u.shape)}, expected ({len(DRIVES)},): {', '.join(DRIVES)}")
-        reward, ended, effort, distance = interoception.unbind(-1)
-        return floored(u) * torch.stack([-reward, ended, effort, 1 - (-distance / GOAL_SCALE).exp()], dim=-1)
+        reward, ended, effort, distance, energy, hazard, disagreement, impact = interoception.unbind(-1)
+        energies = (
+            -reward, ended, effort, 1 - (-distance / GOAL_SCALE).exp(),
+            (FULL - energy).square(), (-hazard / HAZARD_SCALE).exp(), -disagreement, -impact,
+        )  # fmt: skip
+        return floored(u) * torch.stack(energies, dim=-1)
 
 
 def floored(weights: Tensor) -> Tensor:
-    """Weights ``[K]`` that no configuration can push below the safety floor: *ending* costs at least nothing."""
-    return torch.cat([weights[:ENDING], weights[ENDING : ENDING + 1].clamp(min=0.0), weights[ENDING + 1 :]])
+    """Weights ``[K]`` that nothing can push below the safety floors: *ending* and *hazard* are never sought."""
+    return weights.maximum(weights.new_tensor(_FLOOR))
 
 
-def interoception(reward: Tensor, ended: Tensor, effort: Tensor, distance: Tensor | None = None) -> Tensor:
+def interoception(
+    reward: Tensor,
+    ended: Tensor,
+    effort: Tensor,
+    distance: Tensor | None = None,
+    energy: Tensor | None = None,
+    hazard_distance: Tensor | None = None,
+    disagreement: Tensor | None = None,
+    impact: Tensor | None = None,
+) -> Tensor:
     """Assemble ι ``[..., I]`` from its sensors.
 
     Args:
@@ -56,8 +77,14 @@ def interoception(reward: Tensor, ended: Tensor, effort: Tensor, distance: Tenso
         ended: 1 where the world ended the episode ``[...]``.
         effort: Squared norm of the action ``[...]``.
         distance: Mean squared latent distance to the goal ``[...]``, or None without a goal.
+        energy: Charge of the battery ``[...]``, or None in a world without that sensor.
+        hazard_distance: Distance to the nearest hazard ``[...]``, or None in a world without that sensor.
+        disagreement: Variance of an ensemble's predictions ``[...]``, or None where it is not wanted.
+        impact: ‖Pred(s, a) − Pred(s, no-op)‖²/D ``[...]``, or None where it is not wanted.
     """
-    return torch.stack([reward, ended, effort, torch.zeros_like(reward) if distance is None else distance], dim=-1)
+    unknown = torch.zeros_like(reward)
+    more = (distance, energy, hazard_distance, disagreement, impact)
+    return torch.stack([reward, ended, effort, *[unknown if one is None else one for one in more]], dim=-1)
 
 
 def seeking(distance: Tensor) -> Tensor:

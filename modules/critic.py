@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .cost import floored
 from .networks import Reader, zero_headed_mlp
@@ -33,25 +34,38 @@ class Critic(nn.Module):
     That is the energy F of the plan that will be followed, so with a perfect critic F is the same for every horizon.
 
     Because there is a head for each drive, new weights v need no new training. With ``goals`` it is TC(s, goal).
+
+    Args:
+        config: Settings.
+        latent: Width D of the latent.
+        goals: Whether costs are those on the way to a goal.
+        grid: Height and width of the map that a latent is; None where it is a vector.
+        heads: How many drives have a head, the first of `DRIVES`; of the others nothing is expected.
     """
 
     def __init__(
-        self, config: CriticConfig, latent: int, goals: bool = False, grid: tuple[int, int] | None = None
+        self,
+        config: CriticConfig,
+        latent: int,
+        goals: bool = False,
+        grid: tuple[int, int] | None = None,
+        heads: int = len(DRIVES),
     ) -> None:
         super().__init__()
         self.config = config
         self.goals = goals
+        self.heads = heads
         self.two_hot = TwoHot(config.bins)
         self.read = Reader(latent, goals, grid)
-        self.net = zero_headed_mlp(self.read.features, config.hidden, len(DRIVES) * config.bins)
+        self.net = zero_headed_mlp(self.read.features, config.hidden, heads * config.bins)
 
     def logits(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
-        """Two-hot logits ``[B, ..., K, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, (G,) D]``."""
-        return self.net(self.read(latent, goal)).unflatten(-1, (len(DRIVES), self.config.bins))  # type: ignore[no-any-return]
+        """Two-hot logits ``[B, ..., heads, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, (G,) D]``."""
+        return self.net(self.read(latent, goal)).unflatten(-1, (self.heads, self.config.bins))  # type: ignore[no-any-return]
 
     def cost_to_go(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
         """Unweighted cost-to-go ``[B, ..., K]`` of latents ``[B, ..., D]``, towards goals if made for them."""
-        return self.two_hot.mean(self.logits(latent, goal))
+        return F.pad(self.two_hot.mean(self.logits(latent, goal)), (0, len(DRIVES) - self.heads))
 
     def forward(self, state: State, configuration: Configuration) -> Tensor:
         """v·TC(s), or v·TC(s, goal), per drive ``[..., K]``.
@@ -61,6 +75,16 @@ class Critic(nn.Module):
         """
         goal = required_goal(configuration, "critic") if self.goals else None
         return floored(configuration.v) * self.cost_to_go(state.latent, goal)
+
+    def spread(self, state: State, configuration: Configuration) -> Tensor:
+        """Standard deviation ``[...]`` of v·TC(s) under the heads' distributions, as if they were independent.
+
+        Raises:
+            ValueError: The critic was made for goals and the configuration has none.
+        """
+        goal = required_goal(configuration, "critic") if self.goals else None
+        variance = self.two_hot.variance(self.logits(state.latent, goal))
+        return (floored(configuration.v)[: self.heads].square() * variance).sum(-1).sqrt()
 
 
 def lambda_returns(costs: Tensor, continuation: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:

@@ -8,6 +8,9 @@ present world model turns it back into states.
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.generic]
+LEAP = 0.2
+"""A change of a sensor within one step that counts as an event; sensors are shares (of a battery, of the world)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class Window:
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
         goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, or
             (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]`` or latents ``[B, G, D]``.
+        past: Where asked for, the P percepts before ``x[0]``, ``[B, P, history, *shape]``.
+        remembered: 1 where these were seen in the episode of ``x[0]`` and are still remembered ``[B, P]``.
+        sensors: What the world's n sensors measured on ``x[1…T]``, ``[B, T, n]``; None where there are none.
     """
 
     observation: Tensor
@@ -53,6 +61,9 @@ class Window:
     planned: Tensor
     latent: Tensor | None = None
     goal: Tensor | None = None
+    past: Tensor | None = None
+    remembered: Tensor | None = None
+    sensors: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class MemoryShape:
     plan: int
     horizon: int
     goals: bool = False
+    sensors: int = 0
 
 
 class ShortTermMemory:
@@ -76,12 +88,16 @@ class ShortTermMemory:
         streams: Environments E that write.
         capacity: Entries kept over all streams; the oldest are overwritten.
         history: Observations per percept.
+        gib: GiB that it may take of the main memory; a larger one lives in a temporary file that is mapped into it.
 
     Raises:
         ValueError: The capacity holds fewer than 2 entries of each stream.
+        OSError: There is no room for the temporary file.
     """
 
-    def __init__(self, shape: MemoryShape, streams: int, capacity: int, history: int = 1) -> None:
+    def __init__(
+        self, shape: MemoryShape, streams: int, capacity: int, history: int = 1, gib: float = math.inf
+    ) -> None:
         length = capacity // max(streams, 1)
         if streams < 1 or length < 2:
             raise ValueError(
@@ -92,19 +108,24 @@ class ShortTermMemory:
         frame = np.uint8 if shape.pixels else np.float32
         act = np.int64 if shape.discrete else np.float32
         lead = (streams, length)
-        self.data: dict[str, Array] = {
-            "observation": np.zeros((*lead, *shape.observation), frame),
-            "action": np.zeros((*lead, *shape.action), act),
-            "reward": np.zeros(lead, np.float32),
-            "terminated": np.zeros(lead, np.bool_),
-            "truncated": np.zeros(lead, np.bool_),
-            "age": np.zeros(lead, np.int32),
-            "plan": np.zeros((*lead, shape.plan), np.float32),
-            "course": np.zeros((*lead, shape.horizon, *shape.action), act),
-            "planned": np.zeros(lead, np.bool_),
+        layout: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            "observation": ((*lead, *shape.observation), frame),
+            "action": ((*lead, *shape.action), act),
+            "reward": (lead, np.float32),
+            "terminated": (lead, np.bool_),
+            "truncated": (lead, np.bool_),
+            "age": (lead, np.int32),
+            "plan": ((*lead, shape.plan), np.float32),
+            "course": ((*lead, shape.horizon, *shape.action), act),
+            "planned": (lead, np.bool_),
         }
         if shape.goals:  # written where an episode begins; untouched pages take no memory
-            self.data["goal"] = np.zeros((*lead, *shape.observation), frame)
+            layout["goal"] = ((*lead, *shape.observation), frame)
+        if shape.sensors:
+            layout["sensors"] = ((*lead, shape.sensors), np.float32)
+        size = sum(math.prod(form) * np.dtype(kind).itemsize for form, kind in layout.values())
+        self.mapped = size > gib * 2**30
+        self.data: dict[str, Array] = {name: _zeros(form, kind, self.mapped) for name, (form, kind) in layout.items()}
         self.latents: Tensor | None = None
         self.goal_latents: Tensor | None = None
         self.cursor = 0
@@ -128,6 +149,7 @@ class ShortTermMemory:
         course: Array | None = None,
         planned: NDArray[np.bool_] | None = None,
         goal: Array | None = None,
+        sensors: Array | None = None,
     ) -> None:
         """Remember one step of every stream: what was seen, done and felt, and the plan if there was one.
 
@@ -141,13 +163,16 @@ class ShortTermMemory:
             course: Planned actions ``[E, H, ...]``; H may be shorter than the memory's horizon.
             planned: Where there was a plan ``[E]``; nowhere by default.
             goal: What the episode is to reach ``[E, *shape]``, in a memory of goals.
+            sensors: What the world's sensors measured on the outcome x[t+1] ``[E, n]``, in a memory of sensors.
 
         Raises:
             FloatingPointError: A reward is not finite.
-            ValueError: A memory of goals is given none, or another memory is given one.
+            ValueError: A memory of goals or sensors is given none, or a memory without goals is given one.
         """
         if self.shape.goals != (goal is not None):
             raise ValueError(f"a goal was {'not given to a' if self.shape.goals else 'given to no'} memory of goals")
+        if self.shape.sensors and sensors is None:
+            raise ValueError("sensors were not given to a memory of them; the environment tells infos['interoception']")
         if not np.isfinite(reward).all():
             index = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise FloatingPointError(
@@ -167,6 +192,8 @@ class ShortTermMemory:
         data["planned"][:, at] = False if planned is None else planned
         data["plan"][:, at] = 0
         data["course"][:, at] = 0
+        if self.shape.sensors and sensors is not None:
+            data["sensors"][:, at] = sensors
         if goal is not None:
             begins = self._age == 0
             data["goal"][begins, at] = goal[begins]
@@ -230,13 +257,13 @@ class ShortTermMemory:
         self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
     ) -> Tensor:
         """For each start half the time the goal its first episode was given, else what was seen in that episode."""
-        ages = self.data["age"][:, self._slots(np.arange(self._starts(0), dtype=np.int64))].astype(np.int64)
+        ages = self.data["age"][:, self.slots(np.arange(self.starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
         begun = np.concatenate([ages == 0, np.ones_like(ages[:, :1], np.bool_)], axis=1)  # or the newest entry's end
         end = np.array([at + 1 + begun[e, at + 1 :].argmax() for e, at in zip(stream, start, strict=True)])
         given = (begin >= 0) & (generator.random(len(start)) < 0.5)
-        seen = self._slots(generator.integers(begin.clip(min=0), end))
-        asked = self._slots(begin.clip(min=0))
+        seen = self.slots(generator.integers(begin.clip(min=0), end))
+        asked = self.slots(begin.clip(min=0))
         if self.latents is not None and self.goal_latents is not None:
             drawn, wanted = self.latents[stream, seen], self.goal_latents[stream, asked]
         else:
@@ -253,19 +280,25 @@ class ShortTermMemory:
         frames = (slot[..., None] - back) % self.length
         return torch.from_numpy(self.data["observation"][stream[..., None], frames])
 
-    def _starts(self, steps: int) -> int:
+    def starts(self, steps: int) -> int:
         """How many start positions a window of ``steps`` transitions has in each stream."""
         margin = self.history - 1 if self.filled == self.length else 0
         return self.filled - steps - margin
 
-    def _slots(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+    def slots(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ring slots of positions counted from the oldest readable entry."""
         full = self.filled == self.length
         oldest = self.cursor + self.history - 1 if full else 0
         return (position + oldest) % self.length
 
     def sample(
-        self, batch: int, steps: int, generator: np.random.Generator, balance: float = 0.0, goals: int = 1
+        self,
+        batch: int,
+        steps: int,
+        generator: np.random.Generator,
+        balance: float = 0.0,
+        goals: int = 1,
+        past: int = 0,
     ) -> Window:
         """Read B windows of T = ``steps`` transitions at random.
 
@@ -273,13 +306,15 @@ class ShortTermMemory:
             batch: Windows B.
             steps: Transitions T.
             generator: Draws the positions.
-            balance: Share of windows that are made to contain an event (a reward or an ending), where there are any.
+            balance: Share of windows that are made to contain an event (a reward, an ending, or a leap of a sensor),
+                where there are any.
             goals: Goals G of each window, where goals are remembered.
+            past: Percepts P before each window that are read besides.
 
         Raises:
             ValueError: Fewer entries are remembered than a window needs.
         """
-        starts = self._starts(steps)
+        starts = self.starts(steps)
         if starts < 1:
             raise ValueError(
                 f"memory has {self.filled} entries of each environment, a window needs {steps + 1} and "
@@ -289,9 +324,11 @@ class ShortTermMemory:
         start = generator.integers(starts, size=batch)
         wanted = round(balance * batch)
         if wanted:
-            order = self._slots(np.arange(starts + steps - 1, dtype=np.int64))
+            order = self.slots(np.arange(starts + steps - 1, dtype=np.int64))
             reward = self.data["reward"].astype(np.float32, copy=False)
             event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
+            if self.shape.sensors:
+                event |= self._jumps(order)
             if not event.all():  # with a reward at every step nothing is an event
                 streams, positions = np.nonzero(event)
                 if len(streams):
@@ -299,15 +336,24 @@ class ShortTermMemory:
                     offset = generator.integers(steps, size=wanted)
                     stream[:wanted] = streams[pick]
                     start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
-        window = self.read(stream, start, steps)
+        window = self.read(stream, start, steps, past)
         if not self.shape.goals:
             return window
         drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
         return replace(window, goal=drawn.reshape(batch, goals, *drawn.shape[1:]))
 
-    def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int) -> Window:
+    def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""
+        change = np.diff(self.data["sensors"][:, order].astype(np.float32), axis=1, prepend=np.float32(0))
+        within = self.data["age"][:, order].astype(np.int32) > 0
+        within[:, 0] = False  # what came before it is not read
+        jumps: NDArray[np.bool_] = (np.abs(change) > LEAP).any(axis=-1) & within
+        return jumps
+
+    def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, past: int = 0) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""
-        slots = self._slots(start[:, None] + np.arange(steps + 1))
+        before, remembered = self._past(stream, start, past) if past else (None, None)
+        slots = self.slots(start[:, None] + np.arange(steps + 1))
         rows = stream[:, None]
         data = self.data
         terminated = data["terminated"][rows, slots[:, :-1]].astype(np.bool_)
@@ -327,4 +373,36 @@ class ShortTermMemory:
             course=torch.from_numpy(data["course"][stream, slots[:, 0]]),
             planned=torch.from_numpy(data["planned"][rows, slots].astype(np.float32)),
             latent=None if self.latents is None else self.latents[torch.from_numpy(rows), torch.from_numpy(slots)],
+            past=before,
+            remembered=remembered,
+            sensors=torch.from_numpy(data["sensors"][rows, slots[:, :-1]]) if self.shape.sensors else None,
         )
+
+    def _past(self, stream: NDArray[np.int64], start: NDArray[np.int64], count: int) -> tuple[Tensor, Tensor]:
+        """Percepts before each start ``[B, P, history, *shape]``, and where they are of its episode ``[B, P]``."""
+        back = np.arange(count, 0, -1)
+        position = start[:, None] - back
+        age = self.data["age"][stream, self.slots(start)].astype(np.int64)
+        remembered = (position >= 0) & (back <= age[:, None])
+        percepts = self._percepts(stream[:, None], self.slots(position.clip(min=0)))
+        return percepts, torch.from_numpy(remembered.astype(np.float32))
+
+
+def _zeros(shape: tuple[int, ...], kind: type[np.generic], mapped: bool) -> Array:
+    """Zeros in main memory, or in a temporary file that is mapped into it and goes when the array goes.
+
+    Raises:
+        OSError: There is no room for it.
+    """
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if not mapped or not size:
+        return np.zeros(shape, kind)
+    with tempfile.TemporaryFile() as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a crash later
+        except OSError as error:
+            raise OSError(
+                f"{size / 2**30:.1f} GiB of short-term memory do not fit into {tempfile.gettempdir()} ({error}); let "
+                "TMPDIR name a folder on a larger disk, or lower schedule.capacity"
+            ) from error
+        return np.memmap(file, kind, "r+", shape=shape)

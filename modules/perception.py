@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from .recall import Recall, RecallConfig
 from .types import Configuration, State
 
 EncoderName = Literal["cnn", "impala", "mlp"]
@@ -31,6 +32,8 @@ class PerceptionConfig:
     """Channels of the widest convolution (twice that for a cnn of stride 4), a quarter of the hidden units (mlp)."""
     stride: Literal[2, 4] = 2
     """Of a cnn's first convolution; 4 costs a third of 2."""
+    recall: RecallConfig = field(default_factory=RecallConfig)
+    """What is recalled of the episode so far, beside what is seen."""
 
 
 class Perception(nn.Module):
@@ -41,13 +44,15 @@ class Perception(nn.Module):
 
     Attributes:
         grid: Height and width of the map that a latent is, channels first; None where it is a vector.
+        recall: The memory by content that is read beside it; None without one.
+        width: Of a state: D, and what is recalled.
 
     Args:
         config: Settings.
         shape: Shape of one observation: ``(H, W, C)`` uint8 pixels or ``(F,)`` floats.
 
     Raises:
-        ValueError: The encoder does not fit the observation's shape.
+        ValueError: The encoder does not fit the observation's shape, or recall is wanted beside a map.
     """
 
     mean: Tensor
@@ -74,6 +79,10 @@ class Perception(nn.Module):
         else:
             self.project = nn.Conv2d(features[0], config.latent // math.prod(self.grid), 1)
             self.normalise = nn.BatchNorm2d(self.project.out_channels, affine=False, momentum=0.05)
+        if config.recall.slots and self.grid is not None:
+            raise ValueError("what is recalled has no place on a map; set perception.latents to vector")
+        self.recall = Recall(config.recall, config.latent) if config.recall.slots else None
+        self.width = config.latent + (config.recall.values if config.recall.slots else 0)
         self.register_buffer("mean", torch.zeros(shape if not pixels else 1))
         self.register_buffer("scale", torch.ones(shape if not pixels else 1))
 
@@ -117,8 +126,18 @@ class Perception(nn.Module):
         return latent.reshape(*lead, self.config.latent)
 
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
-        """The state that a percept shows (paper p. 7); the configuration does not modulate this first version."""
-        return State(latent=self(observation))
+        """The state that a percept shows (paper p. 7), and beside it what the configuration says that was recalled.
+
+        Otherwise the configuration does not modulate this first version. Where there is recall and nothing was
+        recalled, zeros stand for it.
+        """
+        latent: Tensor = self(observation)
+        if self.recall is None:
+            return State(latent)
+        recalled = None if configuration is None else configuration.recalled
+        if recalled is None:
+            recalled = latent.new_zeros(*latent.shape[:-1], self.width - latent.shape[-1])
+        return State(torch.cat([latent, recalled], dim=-1))
 
 
 def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:

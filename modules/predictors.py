@@ -76,6 +76,7 @@ class ConvPredictor(nn.Module):
         self.delta = nn.Conv2d(hidden, channels, 3, padding=1)
         with torch.no_grad():
             self.delta.weight.mul_(0.1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster to train
 
     def begin(self, latent: Tensor) -> Carry:
         """The carry of roll-outs from latents ``[..., D]``."""

@@ -58,3 +58,8 @@ class TwoHot(nn.Module):
     def mean(self, logits: Tensor) -> Tensor:
         """Expected value ``[...]``, taken between the bins' real values so that a bimodal belief is averaged fairly."""
         return (logits.softmax(-1) * symexp(self.centres)).sum(-1)
+
+    def variance(self, logits: Tensor) -> Tensor:
+        """Variance ``[...]`` of that value under the belief."""
+        centres = symexp(self.centres)
+        return (logits.softmax(-1) * (centres - self.mean(logits).unsqueeze(-1)).square()).sum(-1)

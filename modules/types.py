@@ -13,13 +13,52 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-INTEROCEPTION = ("reward", "ended", "effort", "goal_distance")
-"""The interoceptive channels ι, in order: reward event, end of the episode by the world, ‖a‖², ‖s − s_goal‖²/D."""
+SENSORS = ("energy", "hazard_distance")
+"""What a world may measure of the agent besides reward and ending: the charge of its battery from 0 to 1, and the
+distance to the nearest hazard, 0 at contact, in widths of the world."""
 
-DRIVES = ("pleasure", "ending", "effort", "goal")
+INTEROCEPTION = ("reward", "ended", "effort", "goal_distance", *SENSORS, "disagreement", "impact")
+"""The interoceptive channels ι, in order: reward event, end of the episode by the world, ‖a‖², ‖s − s_goal‖²/D; the
+sensors that the world offers; variance of the ensemble's predictions, ‖Pred(s, a) − Pred(s, no-op)‖²/D. 0 where
+unknown."""
+
+DRIVES = ("pleasure", "ending", "effort", "goal", "hunger", "hazard", "novelty", "agency")
 """The drives of the intrinsic cost, in order; drive k reads channel k of ι."""
 
-Mode = Literal["mode-1", "mode-2"]
+SENSOR_DRIVES = {"energy": "hunger", "hazard_distance": "hazard"}
+"""The drive that reads each sensor."""
+
+IMAGINED_DRIVES = ("novelty", "agency")
+"""Drives about the world model's own predictions: felt in imagination alone, and only where they have weight."""
+
+Mode = Literal["mode-1", "mode-2", "gated"]
+
+DOUBTS = ("entropy", "variance", "spread")
+"""What a reactive agent can be unsure about, in order: see `Gate`."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When the gated agent plans: where one of its doubts is above its threshold. None: that doubt is not looked at."""
+
+    entropy: float | None = None
+    """Of the policy, in nats."""
+    variance: float | None = None
+    """Of the latent one step ahead over the members of an ensemble, mean over D; costs a predictor call of each."""
+    spread: float | None = None
+    """Standard deviation of the critic's cost-to-go under the distributions of its heads."""
+    chance: float | None = None
+    """Plan with this chance besides, whatever the doubts: alone it is the control that a gate has to beat."""
+
+    @property
+    def thresholds(self) -> tuple[float | None, ...]:
+        """Of the doubts, in the order of `DOUBTS`."""
+        return self.entropy, self.variance, self.spread
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything that makes it plan."""
+        return self.chance is not None or any(threshold is not None for threshold in self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -79,6 +118,8 @@ class Configuration:
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
         milliseconds: Time after which a decision begins no further iteration, or None.
+        gate: Doubts above which the gated mode plans.
+        recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
     """
 
     u: Tensor
@@ -94,6 +135,14 @@ class Configuration:
     commit: int = 1
     risk: float = 0.0
     milliseconds: float | None = None
+    gate: Gate = Gate()
+    recalled: Tensor | None = None
+
+    @property
+    def feels(self) -> tuple[str, ...]:
+        """Those of `IMAGINED_DRIVES` that have weight; the others' channels need not be worked out."""
+        weights = self.u[-len(IMAGINED_DRIVES) :].tolist()
+        return tuple(name for name, weight in zip(IMAGINED_DRIVES, weights, strict=True) if weight)
 
     def with_goal(self, goal: Tensor | None) -> Configuration:
         """The same configuration for another goal ``[B, D]``."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .actions import ActionEncoder
 from .cost import goal_distance, interoception
@@ -48,6 +50,8 @@ class WorldModelConfig:
     """Bins of the reward's two-hot distribution."""
     events: bool = True
     """Predict reward and ending. Off for goal tasks, where both belong to the goal and not to the world."""
+    noop: int | None = None
+    """Discrete actions: the one that does nothing, which agency compares with; in a Box that is 0."""
 
 
 class WorldModel(nn.Module):
@@ -57,12 +61,24 @@ class WorldModel(nn.Module):
     imagine side by side, each from its own last latent; the heads are shared. Every single-state prediction of every
     member is counted in `calls`: that is the price of thinking.
 
+    Args:
+        config: Settings.
+        latent: Width D of the latent.
+        actions: Encoder of the world's actions.
+        grid: Height and width of the map that a latent is; None where it is a vector.
+        sensors: Those of `SENSORS` that the world offers; each has a head.
+
     Raises:
         ValueError: Settings of the predictor that do not fit each other.
     """
 
     def __init__(
-        self, config: WorldModelConfig, latent: int, actions: ActionEncoder, grid: tuple[int, int] | None = None
+        self,
+        config: WorldModelConfig,
+        latent: int,
+        actions: ActionEncoder,
+        grid: tuple[int, int] | None = None,
+        sensors: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         if config.members < 1:
@@ -80,6 +96,8 @@ class WorldModel(nn.Module):
         self.inverse: nn.Module = nn.Sequential(nn.Linear(2 * latent, hidden), nn.SiLU(), nn.Linear(hidden, output))
         if config.predictor == "conv" and grid is not None:
             self.inverse = MapInverse(latent, hidden, output, grid)
+        self.sensors = sensors
+        self.sensing = _head(hidden, len(sensors)) if sensors else None
 
     def begin(self, latent: Tensor) -> Carry:
         """What a roll-out from latents ``[..., D]`` carries: tensors ``[..., E, *]``, its members' latents first."""
@@ -91,14 +109,39 @@ class WorldModel(nn.Module):
         taken: tuple[Carry, Tensor] = self.predictor(carry, encoded.unsqueeze(-2))
         return taken
 
-    def advance(self, carry: Carry, action: Tensor, goal: Tensor | None = None) -> tuple[Carry, State]:
-        """The carry after actions ``[...]``, and every member's state ``[..., E]`` with what it feels there."""
-        encoded = self.actions(action)
-        carry, features = self.step(carry, encoded)
-        goal = None if goal is None else goal.unsqueeze(-2)
-        return carry, State(carry[0], *self.sense(features, encoded.unsqueeze(-2), carry[0], goal))
+    def advance(
+        self, carry: Carry, action: Tensor, goal: Tensor | None = None, feel: Collection[str] = ()
+    ) -> tuple[Carry, State]:
+        """The carry after actions ``[...]``, and every member's state ``[..., E]`` with what it feels there.
 
-    def sense(self, features: Tensor, encoded: Tensor, latent: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+        Channels of the drives about imagination itself are worked out for those named in ``feel``.
+        """
+        encoded = self.actions(action)
+        after, features = self.step(carry, encoded)
+        goal = None if goal is None else goal.unsqueeze(-2)
+        spread = disagreement(after[0]).unsqueeze(-1).expand_as(after[0][..., 0]) if "novelty" in feel else None
+        impact = self.impact(carry, after) if "agency" in feel else None
+        return after, State(after[0], *self.sense(features, encoded.unsqueeze(-2), after[0], goal, spread, impact))
+
+    def impact(self, before: Carry, after: Carry) -> Tensor:
+        """‖Pred(s, a) − Pred(s, no-op)‖²/D of each member ``[..., E]``; one more predictor call each."""
+        idle = self.actions.idle(self.config.noop).expand(*before[0].shape[:-2], -1)
+        return (after[0] - self.step(before, idle)[0][0]).square().mean(-1)
+
+    def measure(self, features: Tensor) -> Tensor:
+        """What the world's n sensors will say ``[..., n]``, from features ``[..., H]``; never below 0."""
+        assert self.sensing is not None
+        return F.softplus(self.sensing(features), beta=10)
+
+    def sense(
+        self,
+        features: Tensor,
+        encoded: Tensor,
+        latent: Tensor,
+        goal: Tensor | None,
+        spread: Tensor | None = None,
+        impact: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Predicted ι ``[..., I]`` and continuation ``[...]`` of a transition into ``latent``."""
         if self.config.events:
             reward = self.two_hot.mean(self.reward(features))
@@ -107,7 +150,9 @@ class WorldModel(nn.Module):
             reward = ended = torch.zeros_like(latent[..., 0])
         distance = None if goal is None else goal_distance(latent, goal)
         effort = self.actions.effort(encoded).expand_as(ended)
-        return interoception(reward, ended, effort, distance), 1 - ended
+        measured = dict(zip(self.sensors, self.measure(features).unbind(-1), strict=True)) if self.sensors else {}
+        iota = interoception(reward, ended, effort, distance, **measured, disagreement=spread, impact=impact)
+        return iota, 1 - ended
 
     def predict(self, state: State, action: Tensor, goal: Tensor | None = None) -> State:
         """One step: the state that ``action [...]`` leads to from ``state [..., D]``, in the mean over members."""
@@ -115,13 +160,16 @@ class WorldModel(nn.Module):
         assert after.interoception is not None and after.continuation is not None
         return State(after.latent.mean(-2), after.interoception.mean(-2), after.continuation.mean(-1))
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+    def rollout(
+        self, state: State, actions: Tensor, goal: Tensor | None = None, feel: Collection[str] = ()
+    ) -> Trajectory:
         """Imagine S courses of action for each of B states; of an ensemble, the mean and each member's own.
 
         Args:
             state: Latents ``[B, D]``.
             actions: ``[B, S, T]`` or ``[B, S, T, A]``, in the environment's units.
             goal: Latent goals ``[B, D]``, or None.
+            feel: Which drives about imagination itself to work out, of `IMAGINED_DRIVES`.
 
         Raises:
             ValueError: The batches of state and actions differ.
@@ -130,9 +178,14 @@ class WorldModel(nn.Module):
         if state.latent.shape[0] != batch:
             raise ValueError(f"{state.latent.shape[0]} states but actions for {batch}; give one set of plans per state")
         encoded = self.actions(actions)
-        latents, features = self.unroll(state.latent.unsqueeze(1).expand(-1, candidates, -1), encoded)
+        start = state.latent.unsqueeze(1).expand(-1, candidates, -1)
+        latents, features, impact = self._unroll(start, encoded, "agency" in feel)
+        reached = latents[..., 1:, :]
         goals = None if goal is None else goal[:, None, None, None]
-        iota, continuation = self.sense(features, encoded.unsqueeze(2), latents[..., 1:, :], goals)
+        spread = None
+        if "novelty" in feel:
+            spread = disagreement(reached.transpose(2, 3)).unsqueeze(2).expand(reached.shape[:-1])
+        iota, continuation = self.sense(features, encoded.unsqueeze(2), reached, goals, spread, impact)
         if self.config.members == 1:
             return Trajectory(latents.squeeze(2), iota.squeeze(2), continuation.squeeze(2))
         members = Trajectory(latents, iota, continuation)
@@ -145,13 +198,27 @@ class WorldModel(nn.Module):
             latent: Where the roll-outs begin ``[..., D]``.
             encoded: Encoded actions ``[..., T, A]``.
         """
+        latents, features, _ = self._unroll(latent, encoded, False)
+        return latents, features
+
+    def _unroll(self, latent: Tensor, encoded: Tensor, agency: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `unroll`, and the impacts ``[..., E, T]`` of the actions where they are wanted."""
         carry = self.begin(latent)
-        latents, features = [carry[0]], []
+        latents, features, impacts = [carry[0]], [], []
         for action in encoded.unbind(-2):
-            carry, feature = self.step(carry, action)
+            before = carry
+            carry, feature = self.step(before, action)
             latents.append(carry[0])
             features.append(feature)
-        return torch.stack(latents, dim=-2), torch.stack(features, dim=-2)
+            if agency:
+                impacts.append(self.impact(before, carry))
+        impact = torch.stack(impacts, dim=-1) if agency else None
+        return torch.stack(latents, dim=-2), torch.stack(features, dim=-2), impact
+
+
+def disagreement(latent: Tensor) -> Tensor:
+    """Variance over members of their latents ``[..., E, D]``, mean over D, ``[...]``; 0 for one predictor."""
+    return latent.var(-2, correction=0).mean(-1)
 
 
 def _predictor(config: WorldModelConfig, latent: int, actions: int, grid: tuple[int, int] | None) -> Member:

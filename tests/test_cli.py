@@ -247,9 +247,11 @@ def test_compare_takes_several_runs_budgets_and_ppo(cartpole: Path, capsys: pyte
     shutil.copytree(cartpole, "again", ignore=shutil.ignore_patterns("compare"))
     text = Path("again/config.json").read_text()
     Path("again/config.json").write_text(text.replace('"seed": 0', '"seed": 7'))
-    few = ["--steps=128", "--env.num-envs=8", "--rollout=16", "--minibatches=2", "--threads=1"]
+    few = ["--steps=120", "--env.num-envs=8", "--rollout=16", "--minibatches=2", "--threads=1"]
     assert main(["ppo", "CartPole-v1", "--run", "ppo", *few]) == 0
-    assert "128/128" in capsys.readouterr().out and "reward" not in scalars(Path("ppo"))
+    said = capsys.readouterr().out
+    assert "--steps 120 becomes 128: whole rollouts of 16 decisions in each of 8" in said and "128/128" in said
+    assert "reward" not in scalars(Path("ppo"))
     assert {tag.split("/")[0] for tag in scalars(Path("ppo"))} >= {"train", "rollout"}
     said = refusal(capsys, "ppo", "CartPole-v1", "--run", "ppo", *few)
     assert "--overwrite" in said
@@ -351,6 +353,21 @@ def test_a_stopped_run_is_saved_and_goes_on(number: signal.Signals, capsys: pyte
         progress = json.loads(Path("r/progress.json").read_text())
         assert progress["finished"] and progress["updates"] == 404
         assert "nothing to resume" in refusal(capsys, "train", "CartPole-v1", "--run", "r", "--resume")
+
+
+def test_a_stop_in_the_check_up_says_that_the_training_is_finished(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from forethought.agent import run
+
+    def stop(*_: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run, "examine", stop)
+    assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 143
+    told = capsys.readouterr().out
+    assert "the training is finished and saved in r" in told and "--resume" not in told
+    assert json.loads(Path("r/progress.json").read_text())["finished"] and Path("r/weights.safetensors").is_file()
 
 
 def test_a_second_writer_is_told_in_one_line(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:

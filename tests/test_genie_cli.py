@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from forethought.envs.genie import GenieVectorEnv
+from forethought.modules.genie.files import PARTS
 from PIL import Image
 
 from forethought.cli import main
+from forethought.genie import GenieProgress
+
+from .test_cli import points
 
 RECORD = ("--steps=200", "--test-steps=100", "--num-envs=4", "--height=16", "--width=16", "--actions", "1", "4", "7")
 TINY = (
@@ -122,10 +129,41 @@ def test_a_twin_with_true_actions_stands_beside_its_world(
     )
 
 
-def test_training_goes_on_and_old_worlds_are_kept(
-    trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_is_saved_and_goes_on(
+    number: signal.Signals,
+    trained: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data, folder = trained
+    """The settings come from the folder; weights and curves are those of the training that was not stopped."""
+    data, whole = trained
+    folder, told = tmp_path / "world", []
+    tell = GenieProgress.__call__
+
+    def stopping(self: GenieProgress, phase: str, *rest: Any) -> None:
+        tell(self, phase, *rest)
+        told.append(phase)
+        if len(told) == 9:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GenieProgress, "__call__", stopping)
+        assert main(["genie", "train", str(data), "--run", str(folder), *TINY]) == 128 + number
+    out = capsys.readouterr().out
+    assert f"saved in {folder}" in out and f"genie train {data} --run {folder} --resume" in out
+    assert not (folder / "dynamics.safetensors").exists()
+    assert main(["genie", "train", str(data), "--run", str(folder), "--resume"]) == 0
+    for part in PARTS:
+        assert (folder / f"{part}.safetensors").read_bytes() == (whole / f"{part}.safetensors").read_bytes()
+    assert points(folder) == points(whole) and not (folder / "checkpoint.safetensors").exists()
+
+
+def test_training_goes_on_and_old_worlds_are_kept(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = trained[0], Path(shutil.copytree(trained[1], tmp_path / "world"))
     assert "already holds a world" in refusal(capsys, "genie", "train", str(data), "--run", str(folder), *TINY)
     kept = (folder / "tokenizer.safetensors").read_bytes()
     before = (folder / "dynamics.safetensors").read_bytes()

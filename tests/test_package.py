@@ -32,6 +32,7 @@ def test_import_registers_every_environment() -> None:
         "forethought/TwoRoom-v0",
         "forethought/DotWall-v0",
         "forethought/Sprite-v0",
+        "forethought/Foraging-v0",
         "forethought/Genie-v0",
     } <= set(ids)
 

@@ -7,53 +7,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..storage import (
+    array_bytes,
+    from_json,
+    in_a_line,
+    read_array,
+    read_json,
+    read_tensors,
+    save_tensors,
+    to_json,
+    write_atomically,
+)  # fmt: skip
 from .world import Genie, GenieConfig
 
 FORMAT = 1
 PARTS = ("tokenizer", "latent_action", "dynamics", "outcomes")
 """What is learned, in this order; outcomes need labelled episodes and may be missing."""
-T = TypeVar("T")
+_LARGEST, _MOST = 65_536, 1_000  # any whole number in the settings; blocks and levels, which are made one by one
 
 
 def save_settings(folder: Path, config: GenieConfig, about: dict[str, Any]) -> None:
     """Write `world.json`; ``about`` is any JSON that tells where the world comes from."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"format": FORMAT, "config": dataclasses.asdict(config), "about": about}
-    _replace(folder / "world.json", json.dumps(content, indent=2).encode())
+    content = {"format": FORMAT, "config": to_json(config), "about": about}
+    write_atomically(folder / "world.json", json.dumps(content, indent=2).encode())
 
 
 def save_part(folder: Path, name: str, part: nn.Module) -> None:
     """Write the weights of one part, atomically."""
-    path = folder / f"{name}.safetensors"
-    beside = path.with_name(path.name + ".part")
-    try:
-        save_file({key: value.detach().contiguous().cpu() for key, value in part.state_dict().items()}, beside)
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"could not write {path} ({error}); free some space or choose another folder") from error
+    save_tensors(folder / f"{name}.safetensors", part.state_dict())
 
 
 def save_prompts(folder: Path, prompts: NDArray[np.uint8]) -> None:
-    """Write the clips that dreams begin with, ``[P, F, H, W, 3]``."""
-    beside = folder / "prompts.npy.part"
-    with beside.open("wb") as file:
-        np.save(file, prompts, allow_pickle=False)
-    beside.replace(folder / "prompts.npy")
+    """Write the clips that dreams begin with, ``[P, F, H, W, 3]``, atomically."""
+    write_atomically(folder / "prompts.npy", array_bytes(prompts))
 
 
 def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
@@ -66,13 +62,28 @@ def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
     path = folder / "world.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no Genie world (no world.json); make one with forethought genie train")
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise ValueError(f"{path} has format {content['format']!r}, this version reads {FORMAT}; train again")
-        return _build(GenieConfig, content["config"], "config"), dict(content["about"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        config, about = from_json(GenieConfig, content["config"], f"{path}: config"), content["about"]
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} is damaged (about is {about!r}); restore it or train again")
+    _check_sizes(config, path)
+    return config, about
+
+
+def _check_sizes(config: GenieConfig, path: Path) -> None:
+    """Refuse numbers that nobody can mean, before networks of these sizes are made."""
+    parts = (config, config.tokenizer, config.latent_action, config.dynamics)
+    numbers = [(name, value) for part in parts for name, value in vars(part).items() if isinstance(value, int)]
+    for name, value in [*numbers, *(("levels", level) for level in config.tokenizer.levels)]:
+        if not 0 <= value <= (_MOST if "blocks" in name else _LARGEST):
+            raise ValueError(f"{path} has {name} {value}; correct the file or train again")
+    if len(config.tokenizer.levels) > _MOST:
+        raise ValueError(f"{path} has {len(config.tokenizer.levels)} levels; correct the file or train again")
 
 
 def load_world(folder: Path, device: torch.device, need: tuple[str, ...] = PARTS[:3]) -> Genie:
@@ -88,17 +99,22 @@ def load_world(folder: Path, device: torch.device, need: tuple[str, ...] = PARTS
         ValueError: A file is damaged or does not fit the settings.
     """
     config, _ = load_settings(folder)
+    found = [name for name in PARTS if (folder / f"{name}.safetensors").is_file()]
+    if missing := [name for name in need if name not in found]:
+        raise FileNotFoundError(
+            f"{folder / missing[0]}.safetensors is missing: this world has no {missing[0].replace('_', ' ')} yet; go "
+            "on with its training (forethought genie train … --resume)"
+        )
+    try:
+        with torch.device("meta"):
+            empty = Genie(config)
+    except (RuntimeError, TypeError, ArithmeticError, IndexError) as error:
+        raise ValueError(f"{folder / 'world.json'} describes no world ({in_a_line(error)}); train again") from error
+    tensors = {name: _read_part(folder / f"{name}.safetensors", getattr(empty, name)) for name in found}
     with torch.random.fork_rng(devices=[]):
         world = Genie(config)
-    for name in PARTS:
-        path = folder / f"{name}.safetensors"
-        if path.is_file():
-            load_part(path, getattr(world, name))
-        elif name in need:
-            raise FileNotFoundError(
-                f"{path} is missing: this world has no {name.replace('_', ' ')} yet; go on with its training "
-                "(forethought genie train … --resume)"
-            )
+    for name, weights in tensors.items():
+        getattr(world, name).load_state_dict(weights)
     return world.to(device).eval()
 
 
@@ -106,14 +122,14 @@ def load_part(path: Path, part: nn.Module) -> None:
     """Read weights into a part.
 
     Raises:
+        FileNotFoundError: There are none.
         ValueError: The file is damaged or holds other weights.
     """
-    try:
-        part.load_state_dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit world.json: {' '.join(str(error).split())}") from error
+    part.load_state_dict(_read_part(path, part))
+
+
+def _read_part(path: Path, part: nn.Module) -> dict[str, torch.Tensor]:
+    return read_tensors(path, {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()})
 
 
 def has_outcomes(folder: Path) -> bool:
@@ -131,10 +147,7 @@ def load_prompts(folder: Path, config: GenieConfig) -> NDArray[np.uint8]:
     path = folder / "prompts.npy"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; give prompts, or train the world again")
-    try:
-        prompts = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
+    prompts = np.array(read_array(path, np.uint8, 5))
     return check_prompts(prompts, config, str(path))
 
 
@@ -155,38 +168,3 @@ def check_prompts(prompts: NDArray[Any], config: GenieConfig, where: str) -> NDA
             f"{where}: {prompts.shape[1]} frames in a prompt; this world sees {config.context}, give fewer"
         )
     return prompts
-
-
-def _build(kind: type[T], value: Any, where: str) -> T:
-    """Nested dataclasses from JSON; unknown, missing and ill-typed settings are refused."""
-    hints = typing.get_type_hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        given = sorted(value) if isinstance(value, dict) else value
-        raise ValueError(f"world.json: {where} has {given}, expected {sorted(hints)}; another version wrote it")
-    return kind(**{name: _convert(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type[Any]", hint), value, where)
-    if typing.get_origin(hint) is tuple:
-        fits = isinstance(value, list) and all(type(item) is int for item in value)
-        value = tuple(value) if fits else value
-    elif typing.get_origin(hint) is typing.Literal:
-        fits = value in typing.get_args(hint)
-    else:
-        fits = type(value) in ((int, float) if hint is float else (hint,))
-    if not fits:
-        raise ValueError(f"world.json: {where} is {value!r}, expected {hint}; correct the file or train again")
-    return value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a crash leaves the old file readable."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"could not write {path} ({error.strerror}); free some space or choose another folder") from error

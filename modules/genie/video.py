@@ -19,9 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from ..storage import array_bytes, read_array, read_json, write_atomically
+
 FORMAT = 1
 Split = Literal["train", "test"]
 UNKNOWN = -1
+_MOST_ACTIONS = 65_535
 _LABELS: dict[str, type[Any]] = {"actions": np.int64, "rewards": np.float32, "ended": np.bool_}
 
 
@@ -86,19 +89,12 @@ class VideoWriter:
         self._waiting, self._held = [], 0
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
-        path = self.folder / f"{name}-{self.chunks:04}.npy"
-        try:
-            with path.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-        except OSError as error:
-            raise OSError(
-                f"could not write {path} ({error.strerror}); free some space or choose another folder"
-            ) from error
+        write_atomically(self.folder / f"{name}-{self.chunks:04}.npy", array_bytes(array))
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Write `dataset.json`, last: a folder with it is complete."""
-    (folder / "dataset.json").write_text(json.dumps({"format": FORMAT, **about}, indent=2))
+    write_atomically(folder / "dataset.json", json.dumps({"format": FORMAT, **about}, indent=2).encode())
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -113,12 +109,10 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} holds no complete data set (no dataset.json); make one with forethought genie record or import"
         )
-    try:
-        about = json.loads(path.read_text())
-        if about["format"] != FORMAT:
-            raise ValueError(f"{path} has format {about['format']!r}, this version reads {FORMAT}; record it again")
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); record the data again") from error
+    about = read_json(path)
+    given = about.get("format") if isinstance(about, dict) else None
+    if given != FORMAT:
+        raise ValueError(f"{path} has format {given!r}, this version reads {FORMAT}; record the data again")
     return dict(about)
 
 
@@ -146,13 +140,36 @@ class VideoDataset:
             name: [self._read(f"labels/{name}", index, 1, kind) for index in range(count)]
             for name, kind in _LABELS.items()
         }
-        shapes = {chunk.shape[1:] for chunk in self._frames}
-        if len(shapes) > 1:
-            raise ValueError(f"{self.folder} holds frames of the sizes {sorted(shapes)}; expected one, record it again")
+        self._check()
         self.height, self.width = self._frames[0].shape[1:3]
 
     def __len__(self) -> int:
         return sum(len(chunk) for chunk in self._frames)
+
+    def _check(self) -> None:
+        """Refuse chunks that do not fit each other.
+
+        Raises:
+            ValueError: Names the folder and what does not fit.
+        """
+        shapes = {chunk.shape[1:] for chunk in self._frames}
+        if len(shapes) > 1 or {shape[-1] for shape in shapes} != {3}:
+            raise ValueError(f"{self.folder} holds frames of the sizes {sorted(shapes)}; expected one, record it again")
+        for index, frames in enumerate(self._frames):
+            beside = {"clips": self._clips[index], **{name: chunks[index] for name, chunks in self.labels.items()}}
+            for name, chunk in beside.items():
+                if len(chunk) != len(frames) or not len(frames):
+                    raise ValueError(
+                        f"{self.folder} has {len(frames)} frames and {len(chunk)} {name} in chunk {index}; expected as "
+                        "many, at least one; record the data again"
+                    )
+            if self._clips[index][0] < 0 or not set(np.unique(np.diff(self._clips[index])).tolist()) <= {0, 1}:
+                raise ValueError(f"{self.folder} has clips in chunk {index} that are not counted one by one; "
+                                 "record the data again")  # fmt: skip
+            actions = beside["actions"]
+            if actions.min() < UNKNOWN or actions.max() > _MOST_ACTIONS:
+                raise ValueError(f"{self.folder} has actions from {actions.min()} to {actions.max()} in chunk {index}; "
+                                 f"expected {UNKNOWN} to {_MOST_ACTIONS}, record the data again")  # fmt: skip
 
     @cached_property
     def labelled(self) -> bool:
@@ -192,17 +209,10 @@ class VideoDataset:
     def _read(self, name: str, index: int, dimensions: int, kind: type[Any]) -> NDArray[Any]:
         path = self.folder / f"{name}-{index:04}.npy"
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r" if dimensions == 4 else None, allow_pickle=False)
+            array = read_array(path, kind, dimensions)
         except FileNotFoundError:
             raise ValueError(f"{path} is missing; the data set is not whole, record it again") from None
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({error}); record the data again") from error
-        if array.ndim != dimensions or array.dtype != kind or (dimensions == 4 and array.shape[-1] != 3):
-            raise ValueError(
-                f"{path} holds {array.dtype} {array.shape}; expected {np.dtype(kind)} with {dimensions} dimensions; "
-                "record the data again"
-            )
-        return array
+        return array if dimensions == 4 else np.array(array)  # frames stay on the disk
 
 
 def resize(frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent import checkpoint, storage
+from forethought.agent import checkpoint
 from forethought.agent.agent import Agent, Spaces
 from forethought.agent.checkpoint import (
     check_same_world,
@@ -31,6 +31,7 @@ from forethought.agent.presets import preset
 from forethought.agent.run import build_env, prepare, train
 from forethought.agent.storage import read_tensors, save_tensors, write_atomically
 from forethought.agent.training import Trainer
+from forethought.modules import storage
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import Mode
 from forethought.modules.world_model import PredictorName

@@ -11,6 +11,7 @@ import torch
 from forethought.agent.agent import Agent
 from forethought.agent.learning import Dream, Learner
 from forethought.modules.actions import ActionEncoder
+from forethought.modules.cost import interoception
 from forethought.modules.memory import Window
 from forethought.modules.types import State
 from gymnasium import spaces
@@ -32,13 +33,15 @@ class World:
     def begin(self, latent: Tensor) -> tuple[Tensor]:
         return (latent,)
 
-    def advance(self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None) -> tuple[tuple[Tensor], State]:
+    def advance(
+        self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None, feel: object = ()
+    ) -> tuple[tuple[Tensor], State]:
         x = carry[0]
         reward = self.pays(x, action)
         go = torch.ones_like(reward) if self.goes_on is None else self.goes_on(x)
         distance = torch.zeros_like(reward) if goal is None else (x - goal).square().mean(-1)
         after = x if self.moves is None else self.moves(x, action)
-        iota = torch.stack([reward, 1 - go, 0 * reward, distance], -1)
+        iota = interoception(reward, 1 - go, 0 * reward, distance)
         return (after,), State(after.unsqueeze(-2), iota.unsqueeze(-2), go.unsqueeze(-1))
 
 
@@ -192,15 +195,3 @@ def test_in_a_goal_task_the_critic_takes_the_actors_dream_for_one_of_its_courses
     assert learner.critic_update(window, free)["cost_to_go"] == pytest.approx(-3.0)
     dear = replace(dream, energy=torch.full_like(dream.energy, 1e3))
     assert learner.critic_update(window, dear)["cost_to_go"] < 100
-
-
-def test_states_are_paired_with_the_goals_of_their_own_episodes() -> None:
-    learner = dreamer(World(BOX, lambda x, action: 0 * x[..., 0]), goals=True)
-    window = window_of(learner, 0, batch=6)
-    marks = torch.arange(6.0)[:, None, None].expand(6, 5, 8)
-    valid = torch.ones(6, 4)
-    valid[:, 2:] = 0
-    later = torch.cat([marks[:, :2], marks[:, 2:] + 100], dim=1)  # the next episode's states
-    state, goal = learner._goal_pairs(replace(window, latent=later, goal=marks[:, :3], valid=valid))
-    assert goal.shape == (24, 3, 8) and torch.equal(state.latent.unsqueeze(1).expand_as(goal), goal)
-    assert set(state.latent[:, 0].tolist()) == set(range(6))

@@ -8,9 +8,10 @@ import pytest
 import torch
 from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss
-from forethought.agent.hindsight import ShortPlans, seeking_energy, short_plans
+from forethought.agent.hindsight import ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
+from forethought.modules.cost import interoception
 from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import uniform
 
@@ -99,6 +100,48 @@ def test_the_actor_imitates_short_plans() -> None:
     assert learner.actor_update(window, None, shuffled)["imitation"] > losses[-1]
 
 
+def test_a_window_ends_with_its_first_episode_and_has_its_goals() -> None:
+    agent, window = awake(), make_window(batch=6)
+    steps = window.action.shape[1]
+    marks = torch.arange(6.0)[:, None, None].expand(6, steps + 1, 8) + torch.arange(steps + 1.0)[:, None] / 10
+    known = torch.ones(6, steps)
+    known[:3, 1:] = 0  # these end with s[1]; then comes the next episode
+    goal = torch.arange(6.0)[:, None, None].expand(6, G, 8)
+    window = replace(window, latent=marks, goal=goal, known=known)
+    perception, draws = agent.modules.perception, torch.Generator().manual_seed(0)
+    ends = window_ends(perception, window, G, draws)
+    assert torch.equal(ends.goal, goal) and torch.equal(ends.step, torch.tensor([1] * 3 + [steps] * 3))
+    assert torch.equal(ends.state.latent, torch.stack([*marks[:3, 1], *marks[3:, steps]]))
+    expected = expected_ends(agent.modules, window, ends)
+    imagined = agent.modules.world_model.rollout(State(marks[:, 0]), window.action[:, None]).latent[:, 0]
+    assert torch.equal(expected.latent, torch.stack([*imagined[:3, 1], *imagined[3:, steps]]))
+    some = window_ends(perception, window, G, draws, 40)
+    assert torch.equal(some.goal[:, 0, 0], some.state.latent[:, 0].floor()) and len(set(some.row.tolist())) == 6
+    free = window_ends(perception, replace(window, goal=None), 50, draws)
+    assert free.goal.shape == (6, 50, 8) and len(free.goal[..., 0].unique()) > 4 * steps
+
+
+def test_an_expected_state_is_judged_as_the_true_one() -> None:
+    """Where the world model is wrong (here by far), the critic reads from what it says what is really so."""
+    agent = awake()
+    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, hindsight=2))
+    learner, window = Learner(agent, 1), make_window(batch=8)
+    plans = learner.short_plans(window)
+    assert plans is not None and len(plans.state.latent) == 16
+    assert torch.equal(plans.energy[:8], plans.energy[8:]) and torch.equal(plans.goal[:8], plans.goal[8:])
+    ends = window_ends(agent.modules.perception, window, 2, learner.generator)
+    with torch.no_grad():
+        expected = expected_ends(agent.modules, window, ends)
+    assert torch.equal(plans.state.latent, torch.cat([ends.state.latent, expected.latent]))
+    wrong = replace(plans, state=State(torch.cat([ends.state.latent, 3 - expected.latent])))
+    target = torch.linspace(1, 8, 8)[:, None].expand(8, 2)
+    wrong = replace(wrong, energy=torch.cat([target, target]))
+    for _ in range(300):
+        learner.critic_update(window, None, wrong)
+    said = agent.modules.critic.cost_to_go(wrong.state.latent[8:], wrong.goal[8:])[..., 3]
+    assert (said - target).abs().mean() < 0.5
+
+
 def test_a_reward_task_makes_no_short_plans() -> None:
     assert Learner(make_agent(), 1).short_plans(make_window()) is None
 
@@ -111,7 +154,7 @@ def test_a_goal_that_is_passed_is_reached() -> None:
     latent[:, 1, 1:] = 9.0  # never there
     distance = latent[:, :, 1:].square().mean(-1)
     nothing = torch.zeros_like(distance)
-    imagined = Trajectory(latent, torch.stack([nothing, nothing, nothing, distance], -1), torch.ones_like(distance))
+    imagined = Trajectory(latent, interoception(nothing, nothing, nothing, distance), torch.ones_like(distance))
     weights = drive_weights(goal=1.0)
     configuration = Configuration(weights, weights, goal=torch.zeros(1, 8), discount=0.9)
     with torch.no_grad():

@@ -16,8 +16,9 @@ from forethought.agent.criterion import Metrics
 from forethought.agent.learning import Learner, learning_rate_factor
 from forethought.agent.modes import Energy, think
 from forethought.modules.configurator import Configurator
+from forethought.modules.cost import interoception
 from forethought.modules.memory import Window
-from forethought.modules.types import Configuration, State, Trajectory
+from forethought.modules.types import DRIVES, Configuration, State, Trajectory
 from torch import Tensor
 
 from .small import fingerprint, fingerprints, make_agent, make_window
@@ -123,13 +124,13 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
         return -(x**2) + ending * (1 - go)
 
     class Chain:
-        def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+        def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
             latents = [state.latent[:, None].expand(-1, actions.shape[1], -1)]
             for _ in range(actions.shape[2]):
                 latents.append(0.8 * latents[-1] + 0.1)
             latent = torch.stack(latents, 2)
             x = latent[:, :, 1:, 0]
-            iota = torch.stack([x**2, torch.full_like(x, 1 - go), 0 * x, 0 * x], -1)
+            iota = interoception(x**2, torch.full_like(x, 1 - go), 0 * x)
             return Trajectory(latent, iota, torch.full_like(x, go))
 
     def critic(state: State, configuration: Any) -> Tensor:
@@ -137,7 +138,7 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
         for k in range(300):
             x = 0.8 * x + 0.1
             total = total + discount ** (k + 1) * go**k * cost(x)
-        return torch.stack([total, 0 * total, 0 * total, 0 * total], -1)
+        return torch.stack([total, *[0 * total] * (len(DRIVES) - 1)], -1)
 
     agent = make_agent(ending=ending, discount=discount)
     m: Any = replace(agent.modules, world_model=Chain(), critic=critic)  # type: ignore[arg-type]
@@ -157,7 +158,7 @@ LENGTH, GAMMA = 5, 0.9
 def chain_value(position: int) -> Tensor:
     """TC of a chain 0, 1 … 5 that pays k on entering k and ends on entering 5: pleasure, ending, effort, goal."""
     pleasure = -sum(GAMMA ** (k - position) * k for k in range(position + 1, LENGTH + 1))
-    return torch.tensor([pleasure, GAMMA ** (LENGTH - position), 0.0, 0.0])
+    return torch.tensor([pleasure, GAMMA ** (LENGTH - position), *[0.0] * (len(DRIVES) - 2)])
 
 
 VALUES = torch.stack([chain_value(position) for position in range(LENGTH)])
@@ -200,7 +201,7 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
             latent = torch.stack(latents, 2)
             entered = latent[:, :, :-1, 0] + 1
             ended = (entered == LENGTH).float()
-            iota = torch.stack([entered, ended, 0 * ended, 0 * ended], -1)
+            iota = interoception(entered, ended, 0 * ended)
             return Trajectory(latent, iota, 1 - ended)
 
     agent = learner.agent
@@ -368,3 +369,20 @@ def test_prediction_can_wait_until_actions_are_visible() -> None:
         learner.done = done
         weights.append(learner._prediction_weight())
     assert weights == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_a_learner_goes_on_with_its_own_draws() -> None:
+    """Saved after some updates and put into a fresh one, it makes the same next update, dream and all."""
+    agents = [make_agent(), make_agent()]
+    learners = [Learner(agent, 4) for agent in agents]
+    window = make_window()
+    for learner in learners:
+        learner.world_model_update(window)
+        learner.actor_update(window, learner.dream(window))
+    learners[1].dream(window)  # draws of its own
+    fresh = Learner(agents[1], 4)
+    fresh.restore(learners[0].state())
+    for learner in (learners[0], fresh):
+        learner.world_model_update(window)
+        learner.actor_update(window, learner.dream(window))
+    assert fingerprints(agents[0]) == fingerprints(agents[1])

@@ -13,7 +13,7 @@ from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
 from forethought.agent.modes import Energy, propose, think
 from forethought.agent.run import check_settings
 from forethought.modules.configurator import Thinking
-from forethought.modules.types import State, Trajectory
+from forethought.modules.types import INTEROCEPTION, State, Trajectory
 from forethought.modules.world_model import PredictorName
 from forethought.planners import PLANNERS, Budget, Categorical, Plan, Planner, Proposal, shift, uninformed
 from gymnasium import spaces
@@ -429,11 +429,11 @@ def test_what_members_disagree_about_is_shunned_with_risk_and_taken_without() ->
     agent, energy, _ = foresee(False, "mlp", 3)
     safe, risky = 0.0, torch.tensor([-3.0, -0.5, 2.0])
     latent = torch.zeros(1, 2, 3, 2, 8)
-    iota = torch.zeros(1, 2, 3, 1, 4)
+    iota = torch.zeros(1, 2, 3, 1, len(INTEROCEPTION))
     iota[0, 0, :, 0, 0], iota[0, 1, :, 0, 0] = -risky, safe
     own = Trajectory(latent, iota, torch.zeros(1, 2, 3, 1))
     foreseen = Trajectory(latent.mean(2), iota.mean(2), torch.zeros(1, 2, 1), own)
-    imagined = SimpleNamespace(rollout=lambda state, actions, goal: foreseen)
+    imagined = SimpleNamespace(rollout=lambda state, actions, goal, feel: foreseen)
     m = replace(agent.modules, world_model=imagined)  # type: ignore[arg-type]
     chosen = []
     for risk in (0.0, 1.0):

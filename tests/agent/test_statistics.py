@@ -2,7 +2,15 @@ import math
 
 import numpy as np
 import pytest
-from forethought.agent.statistics import Interval, auroc, iqm, mean_interval, probability_of_improvement, wilson
+from forethought.agent.statistics import (
+    Interval,
+    auroc,
+    iqm,
+    mean_interval,
+    probability_of_improvement,
+    spearman,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +130,33 @@ def test_iqm_by_hand():
     assert iqm([7]) == 7.0
 
 
+def test_spearman_by_hand():
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 400]) == pytest.approx(1)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, -9]) == pytest.approx(-1)
+    assert spearman([1, 2, 3, 4], [2, 1, 4, 3]) == pytest.approx(1 - 6 * 4 / (4 * 15))  # 1 − 6 Σd² / (n (n² − 1))
+    assert spearman([1, 1, 2], [3, 5, 9]) == pytest.approx(1.5 / math.sqrt(1.5 * 2))  # ranks ½, ½, 2 and 0, 1, 2
+    assert spearman([7, 7, 7], [1, 2, 3]) == 0
+    with pytest.raises(ValueError, match="x has 2 values and y 3"):
+        spearman([1, 2], [1, 2, 3])
+
+
+def test_spearman_does_not_see_monotone_changes_and_is_near_0_for_pairs_by_chance():
+    draws = np.random.default_rng(0)
+    x, y = draws.normal(size=(2, 2000))
+    assert abs(spearman(x, y)) < 0.06
+    assert spearman(np.exp(x), (x + y) ** 3) == pytest.approx(spearman(x, x + y))
+    assert spearman(x, x + y) == pytest.approx(6 / math.pi * math.asin(math.sqrt(0.5) / 2), abs=0.03)
+
+
 @pytest.mark.parametrize(
     "function",
-    [mean_interval, iqm, lambda v: probability_of_improvement([1.0], v), lambda v: auroc(v, [1.0])],
+    [
+        mean_interval,
+        iqm,
+        lambda v: probability_of_improvement([1.0], v),
+        lambda v: auroc(v, [1.0]),
+        lambda v: spearman(v, [1.0]),
+    ],
 )
 def test_bad_values_are_refused_by_name(function):
     with pytest.raises(ValueError, match="is empty; at least one"):

@@ -118,7 +118,7 @@ class Permuted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inside, name)
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
         order = torch.randperm(actions.shape[1], generator=self.draws)
         return self.inside.rollout(state, actions[:, order], goal)  # type: ignore[no-any-return]
 
@@ -185,8 +185,8 @@ def test_an_actor_taught_shuffled_plans_fails(life: Life, shuffled: bool) -> Non
         fresh = learner._fresh_plans
 
         def plans(window: Any) -> Any:
-            state, goal, target = fresh(window)
-            return state, goal, target[torch.randperm(len(target), generator=draws)] if shuffled else target
+            state, goal, target, course = fresh(window)
+            return state, goal, target[torch.randperm(len(target), generator=draws)] if shuffled else target, course
 
         learner._fresh_plans = plans  # type: ignore[method-assign]
         memory, sampler = life.trainer.memory, np.random.default_rng(0)

@@ -17,7 +17,9 @@ from gymnasium.vector.utils import batch_space
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 register()
-OWN_IDS = [f"forethought/procgen-{game}-v0" for game in GAMES] + ["forethought/TwoRoom-v0", "forethought/DotWall-v0"]
+OWN_IDS = [f"forethought/procgen-{game}-v0" for game in GAMES] + [
+    f"forethought/{name}-v0" for name in ("TwoRoom", "DotWall", "Foraging")
+]
 
 
 class Script(VectorEnv[Any, Any, Any]):

@@ -13,7 +13,7 @@ from forethought.modules.actor import Actor, ActorConfig
 from forethought.modules.configurator import Configurator, Task, Thinking
 from forethought.modules.cost import IntrinsicCost, goal_distance, interoception
 from forethought.modules.critic import Critic, CriticConfig
-from forethought.modules.types import Configuration, State, Trajectory, drive_weights
+from forethought.modules.types import Configuration, Gate, State, Trajectory, drive_weights
 from forethought.planners import Categorical, make_planner
 from gymnasium import spaces
 from torch import Tensor
@@ -23,16 +23,17 @@ from torch import Tensor
 
 def test_a_reward_task_weighs_reward_in_cost_and_critic() -> None:
     made = Configurator(Task(pleasure=2.0, ending=3.0, effort=0.5))("mode-2")
-    assert made.u.tolist() == made.v.tolist() == [2.0, 3.0, 0.5, 0.0]
+    expected = drive_weights(pleasure=2.0, ending=3.0, effort=0.5)
+    assert made.u.tolist() == made.v.tolist() == expected.tolist()
     assert made.goal is None
-    assert Configurator(Task())("mode-2").u.tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert Configurator(Task())("mode-2").u.tolist() == drive_weights(pleasure=1.0).tolist()
 
 
 def test_a_goal_task_weighs_distance_and_carries_the_goal() -> None:
     goal = torch.arange(6.0).view(2, 3)
     made = Configurator(Task(goals=True, pleasure=2.0, ending=3.0, effort=0.5))("mode-2", State(goal))
-    assert made.u.tolist() == [0.0, 3.0, 0.5, 1.0]
-    assert made.v.tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert made.u.tolist() == drive_weights(ending=3.0, effort=0.5, goal=1.0).tolist()
+    assert made.v.tolist() == drive_weights(goal=1.0).tolist()
     assert made.goal is not None
     assert torch.equal(made.goal, goal)
 
@@ -53,9 +54,9 @@ def test_with_goal() -> None:
 
 
 def test_drive_weights() -> None:
-    assert drive_weights(goal=2.0, pleasure=1.0).tolist() == [1.0, 0.0, 0.0, 2.0]
-    with pytest.raises(ValueError, match="unknown drive 'hunger'; the drives are pleasure, ending, effort, goal"):
-        drive_weights(hunger=1.0)
+    assert drive_weights(goal=2.0, pleasure=1.0, hazard=3.0).tolist() == [1.0, 0.0, 0.0, 2.0, 0.0, 3.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="unknown drive 'thirst'; the drives are pleasure, ending, effort, goal"):
+        drive_weights(thirst=1.0)
 
 
 def test_mode_is_passed_on() -> None:
@@ -69,9 +70,12 @@ def test_mode_is_passed_on() -> None:
 OTHER_THINKING: dict[str, Any] = {
     "horizon": 5, "candidates": 9, "iterations": 2, "hold": 3, "proposals": 4, "commit": 2,
     "risk": 0.5,
-    "milliseconds": 7.5,
+    "milliseconds": 7.5, "gate": Gate(entropy=0.1, spread=2.0),
 }  # fmt: skip
-OTHER_TASK: dict[str, Any] = {"pleasure": 0.5, "ending": 2.0, "effort": 0.1, "discount": 0.9}
+OTHER_TASK: dict[str, Any] = {
+    "pleasure": 0.5, "ending": 2.0, "effort": 0.1, "hunger": -1.0, "hazard": 3.0, "novelty": 0.2, "agency": 0.7,
+    "discount": 0.9,
+}  # fmt: skip
 
 
 def as_dict(configuration: Configuration) -> dict[str, Any]:
@@ -114,7 +118,7 @@ class HandMadeWorld:
 
     calls: int = 0
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None) -> Trajectory:
+    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
         self.calls += actions.numel()
         steps = MOVES[actions].cumsum(-1)[..., None]
         start = state.latent[:, None, None].expand(-1, actions.shape[1], 1, -1)

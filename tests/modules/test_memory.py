@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forethought.modules.cost import IntrinsicCost, interoception
 from forethought.modules.memory import MemoryShape, ShortTermMemory, Window
+from forethought.modules.types import drive_weights
 from numpy.typing import NDArray
 
 SHAPE = MemoryShape(observation=(1,), pixels=False, action=(), discrete=True, plan=2, horizon=3)
@@ -33,7 +38,7 @@ def read(memory: ShortTermMemory, steps: int, start: int, stream: int = 0) -> Wi
 
 
 def every_window(memory: ShortTermMemory, steps: int) -> Window:
-    count = memory._starts(steps)
+    count = memory.starts(steps)
     streams, starts = np.meshgrid(np.arange(memory.streams), np.arange(count), indexing="ij")
     return memory.read(streams.ravel(), starts.ravel(), steps)
 
@@ -418,3 +423,159 @@ def test_goals_are_given_to_a_memory_of_goals_and_to_no_other() -> None:
         ShortTermMemory(replace(SHAPE, goals=True), 1, 10).write(*nothing)
     with pytest.raises(ValueError, match="a goal was given to no memory of goals"):
         ShortTermMemory(SHAPE, 1, 10).write(*nothing, goal=np.zeros((1, 1)))
+
+
+# ---- the past of a window
+
+
+@pytest.mark.parametrize("written", [17, 52])
+@pytest.mark.parametrize("history", [1, 2])
+def test_the_past_of_a_window_is_what_came_before_in_its_episode(written: int, history: int) -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40, history=history)
+    ends = {4: "terminated", 11: "truncated", 40: "terminated", 47: "truncated"}
+    fill(memory, written, ends)
+    count = memory.starts(1)
+    stream, start = (part.ravel() for part in np.meshgrid(np.arange(2), np.arange(count), indexing="ij"))
+    window = memory.read(stream, start, 1, past=6)
+    assert window.past is not None and window.remembered is not None
+    assert window.past.shape == (2 * count, 6, history, 1)
+    begins = [0, *(t + 1 for t in ends)]
+    oldest = int((window.observation[:, 0, -1, 0] % 1000).min())
+    for row in range(2 * count):
+        now = int(window.observation[row, 0, -1, 0])
+        begin = max(b for b in begins if b <= now % 1000)
+        before = [
+            t for t in range(now - 6, now) if t % 1000 >= max(begin, oldest) and t >= 0 and t // 1000 == now // 1000
+        ]
+        there = window.past[row, window.remembered[row] > 0]
+        assert there[:, -1, 0].tolist() == before
+    assert window.remembered.any() and not window.remembered.all()
+    assert memory.read(stream, start, 1).past is None
+
+
+# ---- M5: what the critic is given is in time
+
+
+def windows_of_a_planted_cost(delay: int, episodes: int = 40) -> Window:
+    """Episodes of random length and percepts; the cost at t + δ is the percept at t."""
+    memory, draws = ShortTermMemory(SHAPE, streams=2, capacity=2_000), rng(delay)
+    seen = np.zeros((2, 1_000 + 8))
+    for t in range(1_000):
+        seen[:, t + 8] = draws.normal(size=2)
+        over = draws.random(2) < 1 / 25
+        cost = seen[:, t + 8 - (delay - 1)]  # felt in the transition into t + 1
+        memory.write(seen[:, t + 8, None], np.zeros(2), -cost, over, np.zeros(2, bool))
+    return memory.sample(800, 8, rng(1))
+
+
+def correlations(window: Window) -> NDArray[np.float64]:
+    """Of x[0] with the intrinsic cost felt on entering s[1 … 8], over the windows that are still in their episode."""
+    iota = interoception(window.reward, window.terminated, torch.zeros_like(window.reward))
+    cost = IntrinsicCost()(iota, drive_weights(pleasure=1.0)).sum(-1)
+    start = window.observation[:, 0, -1, 0]
+    found = []
+    for k in range(8):
+        rows = window.valid[:, k] > 0
+        found.append(float(torch.corrcoef(torch.stack([start[rows], cost[rows, k]]))[0, 1]))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 5, 8])
+def test_a_planted_delay_is_recovered_from_the_critics_minibatches(delay: int) -> None:
+    """M5: the cost is felt exactly δ steps after its cause, and time-shuffled costs show no delay."""
+    window = windows_of_a_planted_cost(delay)
+    found = correlations(window)
+    assert found.argmax() == delay - 1 and found[delay - 1] > 0.99
+    assert np.abs(np.delete(found, delay - 1)).max() < 0.2
+    order = torch.from_numpy(rng(2).random(window.reward.shape)).argsort(1)
+    shuffled = correlations(replace(window, reward=window.reward.gather(1, order)))
+    assert shuffled.max() < 0.5
+
+
+# ---- windows and the ends of episodes, whatever happens
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_window_crosses_the_end_of_an_episode(seed: int) -> None:
+    """Episodes of random lengths, endings, breaks, sizes: what the masks keep is one episode, in time."""
+    draws = rng(seed)
+    streams, length, history = (int(n) for n in draws.integers([1, 12, 1], [4, 40, 4]))
+    memory = ShortTermMemory(SHAPE, streams, streams * length, history)
+    episode, time = np.arange(streams) * 1_000, np.zeros(streams, np.int64)
+    for _ in range(int(draws.integers(length // 2 + 8, 3 * length))):
+        if draws.random() < 0.05:
+            memory.break_streams()
+            episode, time = episode + 1, time * 0
+        over, cut = draws.random(streams) < 0.15, draws.random(streams) < 0.1
+        memory.write((100 * episode + time)[:, None].astype(np.float32), episode, time + 1.0, over, cut & ~over)
+        episode, time = episode + (over | cut), np.where(over | cut, 0, time + 1)
+    steps = int(draws.integers(1, 5))
+    window = memory.sample(200, steps, draws, balance=float(draws.random()), past=4)
+    assert window.past is not None and window.remembered is not None
+    now = window.observation[:, :, -1, 0]
+    number, clock = now.div(100, rounding_mode="floor"), now % 100
+    valid, known = window.valid > 0, window.known > 0
+    same = number[:, :1].expand(-1, steps)
+    assert torch.equal(number[:, :-1][valid], same[valid])
+    assert torch.equal(clock[:, :-1][valid], (clock[:, :1] + torch.arange(steps))[valid])
+    assert torch.equal(window.reward[valid], clock[:, :-1][valid] + 1)
+    assert torch.equal(number[:, 1:][known], same[known]) and not (known & ~valid).any()
+    assert (window.terminated + window.truncated)[known].sum() == 0
+    frames = window.observation[..., 0].div(100, rounding_mode="floor")
+    assert torch.equal(frames, number.unsqueeze(-1).expand_as(frames))  # nor does a percept's history
+    there = window.remembered > 0
+    before = window.past[:, :, -1, 0]
+    assert torch.equal(before[there], (now[:, :1] - torch.arange(4, 0, -1))[there])
+    assert (valid.any() and not valid.all()) or steps == 1
+
+
+# ---- M7: what was imagined is apart from what was lived
+
+
+def test_imagined_courses_are_flagged_and_out_of_what_was_felt() -> None:
+    """M7: beside the same life with plans and without, costs and percepts are the same; `planned` tells the plans."""
+    lived, thought = (ShortTermMemory(SHAPE, streams=2, capacity=40) for _ in range(2))
+    draws = rng(3)
+    for t in range(30):
+        x, reward = draws.normal(size=(2, 1)).astype(np.float32), draws.normal(size=2)
+        common = (x, np.full(2, t), reward, np.full(2, t % 7 == 6), np.zeros(2, bool))
+        lived.write(*common)
+        made = np.array([t % 2 == 0, t % 3 == 0])
+        thought.write(*common, plan=np.ones((2, 2)), course=np.full((2, 3), 99), planned=made)
+    real, both = every_window(lived, 3), every_window(thought, 3)
+    for name in ("observation", "action", "reward", "terminated", "valid", "known"):
+        assert torch.equal(getattr(real, name), getattr(both, name)), name
+    assert not real.planned.any()
+    times = both.action[:, 0] if both.action.dim() == 2 else both.action
+    stream = torch.arange(2).repeat_interleave(len(times) // 2)
+    assert torch.equal(both.planned[:, 0] > 0, torch.where(stream == 0, times % 2 == 0, times % 3 == 0))
+    assert (both.course == 99).all()
+
+
+# ---- in a file
+
+
+def test_a_large_memory_lives_in_a_file_and_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    here = ShortTermMemory(SHAPE, streams=2, capacity=40, gib=1.0)
+    there = ShortTermMemory(SHAPE, streams=2, capacity=40, gib=1e-6)
+    assert there.mapped and not here.mapped
+    assert all(isinstance(array, np.memmap) for array in there.data.values())
+    for memory in (here, there):
+        fill(memory, 33, {4: "terminated", 27: "truncated"})
+    ours, theirs = (memory.sample(50, 4, rng(), 0.5, past=2) for memory in (here, there))
+    for name, value in vars(ours).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(theirs, name)), name
+    assert not list(tmp_path.iterdir())  # the file has no name: nothing is left behind
+
+
+def test_a_disk_without_room_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(
+        OSError, match=r"GiB of short-term memory do not fit into .* \(.*No space left.*; let TMPDIR name"
+    ):
+        ShortTermMemory(SHAPE, streams=2, capacity=4_000, gib=0.0)

@@ -13,7 +13,7 @@ from forethought.modules.actions import ActionEncoder
 from forethought.modules.cost import goal_distance
 from forethought.modules.memory import MemoryShape, ShortTermMemory, Window
 from forethought.modules.perception import Perception, PerceptionConfig
-from forethought.modules.types import State
+from forethought.modules.types import INTEROCEPTION, State
 from forethought.modules.world_model import WorldModel, WorldModelConfig
 from gymnasium import spaces
 from torch import Tensor
@@ -58,7 +58,7 @@ def test_rollout_is_predict_repeated(space: spaces.Box | spaces.Discrete | space
     goal = torch.randn(2, 4, generator=generator(1)) if goals else None
     imagined = model.rollout(State(start), actions, goal)
     assert imagined.latent.shape == (2, 3, 6, 4)
-    assert imagined.interoception.shape == (2, 3, 5, 4)
+    assert imagined.interoception.shape == (2, 3, 5, len(INTEROCEPTION))
     assert imagined.continuation.shape == (2, 3, 5)
     for b in range(2):
         for s in range(3):
@@ -133,7 +133,7 @@ def test_channels(space: spaces.Box | spaces.Discrete | spaces.MultiDiscrete) ->
     actions, start = random_actions(space, 2, 3, 5), torch.randn(2, 4, generator=generator())
     goal = torch.randn(2, 4, generator=generator(1))
     imagined = model.rollout(State(start), actions, goal)
-    reward, ended, effort, distance = imagined.interoception.unbind(-1)
+    reward, ended, effort, distance = imagined.interoception[..., :4].unbind(-1)
     assert torch.allclose(distance, (imagined.latent[:, :, 1:] - goal[:, None, None]).square().mean(-1), atol=1e-6)
     assert torch.allclose(ended, 1 - imagined.continuation)
     ended = ended.detach()
@@ -153,7 +153,7 @@ def test_without_events_nothing_is_felt_and_nothing_ends() -> None:
     imagined = model.rollout(State(torch.zeros(2, 4)), random_actions(BOX, 2, 3, 5), goal)
     assert not imagined.interoception[..., :2].any()
     assert torch.equal(imagined.continuation, torch.ones(2, 3, 5))
-    assert imagined.interoception[..., 2:].min() > 0
+    assert imagined.interoception[..., 2:4].min() > 0
 
 
 def test_gradient_reaches_first_actions_and_state() -> None:

@@ -153,6 +153,17 @@ def test_codes_follow_the_inputs_and_unused_ones_are_reset() -> None:
     assert torch.equal(quantiser.codebook, frozen)
 
 
+def test_only_codes_out_of_use_are_reset_and_not_before_their_time() -> None:
+    quantiser = VectorQuantiser(2, 1, patience=3)
+    for tensor in (quantiser.codebook, quantiser.total):
+        tensor.copy_(torch.tensor([[0.0], [100.0]]))
+    for update in range(1, 4):
+        quantiser(torch.full((8, 1), 1.0), torch.Generator().manual_seed(0))
+        assert quantiser.idle.tolist() == [0, update if update < 3 else 0]
+        assert abs(float(quantiser.codebook[1]) - (100 if update < 3 else 1)) < 1e-3
+        assert 0 < float(quantiser.codebook[0]) < 1  # which follows the inputs and is never put anywhere
+
+
 def test_codes_are_put_where_inputs_gather() -> None:
     draws = torch.Generator().manual_seed(1)
     centres = 10 * torch.randn(5, 4, generator=draws)

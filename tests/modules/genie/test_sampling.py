@@ -195,7 +195,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tokenizer.safetensors is damaged"):
         load_world(folder, CPU)
     save_part(folder, "tokenizer", make().dynamics)
-    with pytest.raises(ValueError, match=r"does not fit world.json"):
+    with pytest.raises(ValueError, match=r"does not fit the settings"):
         load_world(folder, CPU)
     (folder / "prompts.npy").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"prompts.npy is damaged"):
@@ -207,7 +207,9 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     [
         ({"context": "8"}, r"config.context is '8'"),
         ({"contxt": 8}, r"another version wrote it"),
-        ({"dynamics": {}}, r"config.dynamics has"),
+        ({"dynamics": []}, r"config.dynamics is \[\]"),
+        ({"context": 10**9}, "context 1000000000"),
+        ({"height": -4}, "height -4"),
     ],
 )
 def test_settings_that_are_not_ours_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -1,0 +1,161 @@
+"""Several policies side by side, one for each task, on one perception and one world model (LeCun 2022, p. 12).
+
+There is a single world-model engine, which serves one task at a time; a policy A_m(s) is cheap and each task can have
+its own. An agent with another policy is an `Agent` like any other: it shares the networks, and only its task and its
+actor are its own. A `Learner` of it teaches the policy (`actor_update`) without the others noticing.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..modules.actor import Actor
+from ..modules.configurator import Configurator, Task
+from ..modules.types import State
+from ..planners import ActionSpace, Budget, Objective, Plan, Planner, Progress, Proposal, Watch
+from .agent import Agent, plan_target
+from .learning import Learner
+from .modes import think
+
+_TOGETHER = 256  # plans made in one batch
+
+
+def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
+    """The same perception, world model and critic, for another task, with a policy that has learned nothing.
+
+    The critic has a head for each drive and follows the task's weights without new training.
+
+    Args:
+        agent: Left as it is; its networks are shared, not copied.
+        task: What the policy is for; about goals if the agent is.
+        seed: Of the policy's weights and of what the new agent draws.
+
+    Raises:
+        ValueError: A task about goals for an agent that is about reward, or the other way round.
+    """
+    if task.goals != agent.config.task.goals:
+        raise ValueError(f"the task has goals={task.goals} and the agent {agent.config.task.goals}; they must agree")
+    m, config = agent.modules, agent.config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        actor = Actor(
+            config.actor, config.perception.latent, m.world_model.actions, goals=task.goals, grid=m.perception.grid
+        )
+    other = copy.copy(agent)
+    other.config = replace(config, task=task, seed=seed)
+    other.modules = replace(m, configurator=Configurator(task), actor=actor.to(agent.device).eval())
+    other.generator = torch.Generator(device=agent.device).manual_seed(seed)
+    return other
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Plans of Mode-2 in N states: to be learned from, or kept apart to see what was learned.
+
+    Attributes:
+        state: ``[N, D]``.
+        goal: ``[N, D]``; None in a reward task.
+        target: What the actor should say there ``[N, P]``.
+    """
+
+    state: State
+    goal: State | None
+    target: Tensor
+
+    def at(self, index: Tensor) -> Lesson:
+        """Some of the plans."""
+        goal = None if self.goal is None else State(self.goal.latent[index])
+        return Lesson(State(self.state.latent[index]), goal, self.target[index])
+
+    def shuffled(self, generator: torch.Generator) -> Lesson:
+        """The same plans, each in the state of another."""
+        return replace(self, target=self.target[torch.randperm(len(self.target), generator=generator)])
+
+    def divergence(self, agent: Agent) -> float:
+        """Mean D(ǎ[0], A(s)): cross-entropy to the plans (discrete), negative log-likelihood of them (Box)."""
+        with torch.no_grad():
+            configuration = agent.modules.configurator("mode-1", self.goal, agent.device)
+            return float(agent.modules.actor(self.state, configuration).imitation_loss(self.target).mean())
+
+
+@torch.no_grad()
+def plan_for(agent: Agent, state: State, goal: State | None, generator: torch.Generator) -> Lesson:
+    """Let Mode-2 plan in states ``[N, D]``, some of them at a time; the actor proposes nothing."""
+    m, targets = agent.modules, []
+    for start in range(0, len(state.latent), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        towards = None if goal is None else State(goal.latent[some])
+        configuration = replace(m.configurator("mode-2", towards, agent.device), proposals=0)
+        s = State(state.latent[some])
+        targets.append(plan_target(think(m, s, configuration, agent.planner, agent.spaces.action, None, generator)))
+    return Lesson(state, goal, torch.cat(targets))
+
+
+@dataclass
+class Watched:
+    """A planner that keeps what it shows of its iterations."""
+
+    planner: Planner
+    seen: list[Progress] = field(default_factory=list)
+
+    def plan(
+        self,
+        objective: Objective,
+        action_space: ActionSpace,
+        proposal: Proposal,
+        budget: Budget,
+        batch: int,
+        generator: torch.Generator,
+        watch: Watch | None = None,
+    ) -> Plan:
+        """Plan as the planner inside does."""
+        return self.planner.plan(objective, action_space, proposal, budget, batch, generator, self.seen.append)
+
+
+@torch.no_grad()
+def energy_curve(
+    agent: Agent, state: State, goal: State | None, iterations: int, proposals: int, generator: torch.Generator
+) -> Tensor:
+    """Energy ``[iterations, N]`` of the best course that Mode-2 has found in states ``[N, D]`` after each iteration.
+
+    Args:
+        agent: Who plans, and whose actor proposes.
+        state: Where.
+        goal: Towards what; None in a reward task.
+        iterations: Of the planner.
+        proposals: Courses of the actor among the first iteration's candidates; 0 is a cold start.
+        generator: Draws candidates and proposals.
+    """
+    m, watched = agent.modules, Watched(agent.planner)
+    configuration = m.configurator("mode-2", goal, agent.device)
+    configuration = replace(configuration, iterations=iterations, proposals=proposals, milliseconds=None)
+    think(m, state, configuration, watched, agent.spaces.action, None, generator)
+    return torch.stack([shown.energy for shown in watched.seen])
+
+
+def iterations_to(level: Tensor, curve: Tensor) -> Tensor:
+    """Iterations ``[N]`` after which a curve ``[iterations, N]`` is at its level ``[N]``; inf where it never is."""
+    there = (curve <= level + 1e-6).cummax(0).values
+    count = (~there).sum(0) + 1
+    return torch.where(there[-1], count.to(curve.dtype), torch.inf)
+
+
+def distil(learner: Learner, lesson: Lesson, updates: int, batch: int, generator: np.random.Generator) -> None:
+    """Teach a policy what Mode-2 does: min D(ǎ[0], A(s[0])) over plans drawn from a lesson (LeCun 2022, p. 12).
+
+    Args:
+        learner: Of the agent whose policy learns.
+        lesson: Plans that were made beforehand.
+        updates: Of the actor.
+        batch: Plans in each of them.
+        generator: Draws them.
+    """
+    for _ in range(updates):
+        index = torch.from_numpy(generator.integers(len(lesson.target), size=batch))
+        part = lesson.at(index.to(lesson.target.device))
+        learner.imitate(part.state, part.goal, part.target)

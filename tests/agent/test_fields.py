@@ -1,0 +1,131 @@
+"""No field of a configuration is dead: each one, changed alone, moves something that can be measured (test F4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forethought.agent.agent import Agent
+from forethought.agent.modes import think
+from forethought.modules.configurator import Thinking
+from forethought.modules.recall import RecallConfig
+from forethought.modules.types import Configuration, Gate, Mode, State, drive_weights
+
+from .small import SEEK, make_agent, wake
+
+ENVS = 4
+THINKING = Thinking(horizon=4, candidates=8, iterations=2, proposals=2, gate=Gate(entropy=0.0))
+RECALL = RecallConfig(slots=4, keys=3, values=2)
+X = np.random.default_rng(0).uniform(-1, 1, (ENVS, 2)).astype(np.float32)
+OTHER: dict[str, Any] = {
+    "u": drive_weights(pleasure=-1.0, ending=3.0, effort=0.5),
+    "v": drive_weights(pleasure=-2.0, ending=1.0),
+    "goal": torch.linspace(-1, 1, ENVS * 10).view(ENVS, 10),
+    "mode": "mode-1",
+    "discount": 0.5,
+    "horizon": 2,
+    "candidates": 5,
+    "iterations": 4,
+    "hold": 4,
+    "proposals": 0,
+    "commit": 3,
+    "risk": 2.0,
+    "milliseconds": 1e-6,
+    "gate": Gate(entropy=9.0),
+    "recalled": torch.ones(ENVS, RECALL.values),
+}
+MOVES = {
+    "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
+    "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
+    "proposals": "calls", "commit": "calls of acting", "risk": "energy", "milliseconds": "calls",
+    "gate": "calls of acting", "recalled": "energy",
+}  # fmt: skip
+"""What a field is there to move."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A configurator that always says the same."""
+
+    configuration: Configuration
+
+    def __call__(self, mode: Mode, goal: State | None = None, device: torch.device | None = None) -> Configuration:
+        return self.configuration
+
+
+def made() -> tuple[Agent, Configuration]:
+    """An ensemble for rewards, whose drive for goals is felt as well; the mode is what the agent is begun in."""
+    plain = make_agent(members=2, thinking=THINKING)
+    perception = replace(plain.config.perception, recall=RECALL)
+    agent = wake(Agent(replace(plain.config, perception=perception), plain.spaces))
+    base = agent.modules.configurator("gated")
+    u = base.u + drive_weights(ending=0.5, effort=0.1, goal=0.7)
+    return agent, replace(base, u=u, goal=torch.zeros(ENVS, 10), recalled=torch.zeros(ENVS, RECALL.values))
+
+
+def measured(agent: Agent, configuration: Configuration) -> dict[str, Any]:
+    """Everything that a configuration could move, from one state and from five steps of acting."""
+    m = agent.modules
+    agent.generator.manual_seed(0)
+    with torch.no_grad():
+        s = m.perception.encode(torch.from_numpy(X)[:, None], configuration)
+        before = m.world_model.calls
+        plan = think(m, s, configuration, agent.planner, SEEK.action, None, torch.Generator().manual_seed(0))
+        calls = m.world_model.calls - before
+    found: dict[str, Any] = {
+        "energy": plan.energy.tolist(),
+        "calls": calls,
+        "changes of mind": int((plan.actions.diff(dim=-1) != 0).sum()),
+        "plan": plan.actions.tolist(),
+    }
+    if configuration.horizon != THINKING.horizon:  # an agent makes room for its plans when it begins
+        return found
+    agent.modules = replace(m, configurator=Fixed(configuration))  # type: ignore[arg-type]
+    acting = agent.begin(ENVS, configuration.mode)
+    told = [acting.act(X, np.full(ENVS, step == 0), np.ones(ENVS, np.bool_)) for step in range(5)]
+    agent.modules = m
+    return found | {
+        "calls of acting": [decision.calls for decision in told],
+        "deeds": [decision.action.tolist() for decision in told],
+    }
+
+
+def dead_fields(base: Configuration, agent: Agent, others: dict[str, Any]) -> list[str]:
+    """Fields whose change does not move what it should, or anything at all where nothing is said."""
+    still = measured(agent, base)
+    assert still == measured(agent, base)  # nothing moves by itself
+    found = []
+    for field in fields(base):
+        moved = measured(agent, replace(base, **{field.name: others.get(field.name)})) if field.name in others else {}
+        changed = {name for name, value in moved.items() if value != still[name]}
+        if MOVES.get(field.name) not in changed:
+            found.append(field.name)
+    return found
+
+
+def test_every_field_of_a_configuration_moves_what_it_is_for() -> None:
+    agent, base = made()
+    assert dead_fields(base, agent, OTHER) == []
+    assert set(OTHER) == set(MOVES) == {field.name for field in fields(Configuration)}
+
+
+def test_a_field_that_nobody_reads_is_found() -> None:
+    @dataclass(frozen=True)
+    class Longer(Configuration):
+        attention: float = 0.5
+
+    agent, base = made()
+    longer = Longer(**{field.name: getattr(base, field.name) for field in fields(base)})
+    assert dead_fields(longer, agent, OTHER | {"attention": 0.9}) == ["attention"]
+    assert dead_fields(longer, agent, OTHER) == ["attention"]  # nor is one that this test was not told of let pass
+
+
+@pytest.mark.parametrize("threshold", ["entropy", "variance", "spread", "chance"])
+def test_every_part_of_the_gate_opens_it(threshold: str) -> None:
+    agent, base = made()
+    shut = measured(agent, replace(base, gate=Gate()))["calls of acting"]
+    opened = measured(agent, replace(base, gate=Gate(**{threshold: 0.999 if threshold == "chance" else 0.0})))
+    assert not any(shut) and all(opened["calls of acting"])

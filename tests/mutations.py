@@ -1,0 +1,214 @@
+"""Lines that matter, each with a way to get it wrong that a named test must notice.
+
+    python tests/mutations.py            all of them
+    python tests/mutations.py 3 17 20    some of them
+    python tests/mutations.py --control  nothing is changed, and every named test must pass
+
+The package is copied to a temporary folder, one line is changed there, the named test is run and must fail. Run by hand
+(a few minutes); `tests/test_mutations.py` sees to it that the lines and tests listed here exist.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In ``file`` the text ``old``, which occurs once, becomes ``new``; then ``test`` must fail."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    # ---- returns and energies
+    Mutation("modules/critic.py", "mixed = (1 - trace) * values[..., t, :] + trace * following",
+             "mixed = trace * values[..., t, :] + (1 - trace) * following",
+             "modules/test_critic.py::test_lambda_returns_equal_a_slow_recursion"),
+    Mutation("modules/critic.py", "following = values[..., -1, :]", "following = values[..., 0, :]",
+             "modules/test_critic.py::test_lambda_returns_equal_a_slow_recursion"),
+    Mutation("modules/critic.py", "discount * continuation[..., t, None] * mixed", "discount * mixed",
+             "modules/test_critic.py::test_nothing_passes_through_an_ending"),
+    Mutation("modules/cost.py", "torch.stack([-reward, ended,", "torch.stack([reward, ended,",
+             "modules/test_cost.py::test_drives_by_hand"),
+    Mutation("modules/cost.py", "weights[ENDING : ENDING + 1].clamp(min=0.0)", "weights[ENDING : ENDING + 1]",
+             "modules/test_cost.py::test_no_weights_make_the_end_attractive"),
+    Mutation("modules/cost.py", "torch.arange(1, horizon + 1,", "torch.arange(0, horizon,",
+             "modules/test_cost.py::test_plan_energy_equals_a_slow_loop"),
+    Mutation("modules/cost.py", "(discounts * alive[..., :-1] * costs)", "(discounts * alive[..., 1:] * costs)",
+             "modules/test_cost.py::test_the_ending_is_felt_and_nothing_after_it"),
+    Mutation("modules/two_hot.py", "target.scatter_(-1, index, (1 - weight).unsqueeze(-1))",
+             "target.scatter_(-1, index, weight.unsqueeze(-1))",
+             "modules/test_two_hot.py::test_encode_is_exact_in_symlog_space"),
+    Mutation("agent/learning.py", "costs = torch.where(cut > 0, values[:, :-1], costs)",
+             "costs = torch.where(cut > 0, values[:, 1:], costs)",
+             "agent/test_learning.py::test_returns_of_remembered_chains_are_what_a_perfect_critic_says"),
+    Mutation("agent/learning.py", "return target, 1 - window.truncated",
+             "return target, torch.ones_like(window.truncated)",
+             "agent/test_learning.py::test_returns_of_remembered_chains_are_what_a_perfect_critic_says"),
+    Mutation("agent/learning.py", "goes_on = (1 - window.terminated) * (1 - window.truncated)",
+             "goes_on = 1 - window.truncated",
+             "agent/test_learning.py::test_returns_of_remembered_chains_are_what_a_perfect_critic_says"),
+    Mutation("agent/modes.py", "energies.mean(-1) + risk * energies.std", "energies.mean(-1) - risk * energies.std",
+             "agent/test_modes.py::test_energy_of_an_ensemble_is_mean_and_spread_over_its_members"),
+    Mutation("agent/hindsight.py", "energy = energy.reshape(*energy.shape[:-1], courses, members).mean(-1)",
+             "energy = energy.reshape(*energy.shape[:-1], members, courses).mean(-2)",
+             "agent/test_hindsight.py::test_every_course_is_judged_by_every_goal_as_it_is_alone"),
+    # ---- memory
+    Mutation("modules/memory.py", "over = np.cumsum(ended, axis=1) > 0", "over = ended",
+             "modules/test_memory.py::test_masks_stay_shut_after_a_second_ending"),
+    Mutation("modules/memory.py", "np.concatenate([np.ones_like(over[:, :1]), ~over[:, :-1]], axis=1)", "~over",
+             "modules/test_memory.py::test_masks_at_the_end_of_an_episode"),
+    Mutation("modules/memory.py", "margin = self.history - 1 if self.filled == self.length else 0", "margin = 0",
+             "modules/test_memory.py::test_history_is_never_read_from_overwritten_entries"),
+    Mutation("modules/memory.py", "np.where(self._ended, 0, self._age + 1)", "(self._age + 1)",
+             "modules/test_memory.py::test_history_never_crosses_the_start_of_an_episode"),
+    Mutation("modules/memory.py", 'self.data["truncated"][:, last] = cut', 'self.data["truncated"][:, last] = True',
+             "modules/test_memory.py::test_break_streams_leaves_a_termination_as_it_was"),
+    # ---- networks, and who may be taught
+    Mutation("modules/regularisers.py", "parameter.lerp_(new, rate)", "parameter.lerp_(new, 1 - rate)",
+             "modules/test_regularisers.py::test_a_slow_copy_follows_and_keeps_the_buffers_up_to_date"),
+    Mutation("modules/regularisers.py", "return (known.unsqueeze(-2) == 0) & ~itself",
+             "return (known.unsqueeze(-1) == 0) & ~itself",
+             "modules/test_regularisers.py::test_samples_left_out_are_neither_compared_nor_compared_with"),
+    Mutation("modules/actor.py", "return -(target * torch.cat(self._components(), dim=-1)).sum(-1)",
+             "return (target * torch.cat(self._components(), dim=-1)).sum(-1)",
+             "modules/test_actor.py::test_categorical_imitation_is_least_at_the_target"),
+    Mutation("modules/world_model.py", "effort, distance), 1 - ended", "effort, distance), ended",
+             "modules/test_world_model.py::test_channels"),
+    Mutation("modules/world_model.py", "self.calls += carry[0].numel() // carry[0].shape[-1]", "self.calls += 1",
+             "modules/test_world_model.py::test_every_single_prediction_is_counted"),
+    Mutation("modules/genie/quantisers.py", "Quantised(x + (vectors - x).detach(), codes", "Quantised(vectors, codes",
+             "modules/genie/test_networks.py::test_the_gradient_goes_straight_through"),
+    Mutation("modules/genie/quantisers.py", "bounded + (bounded.round() - bounded).detach()", "bounded.round()",
+             "modules/genie/test_networks.py::test_the_gradient_goes_straight_through"),
+    Mutation("modules/genie/quantisers.py", "self.idle[hits > 0] = 0", "self.idle[hits == 0] = 0",
+             "modules/genie/test_networks.py::test_only_codes_out_of_use_are_reset_and_not_before_their_time"),
+    Mutation("agent/criterion.py", "return latent[:, 1:].detach() if detach else latent[:, 1:]",
+             "return latent[:, 1:]",
+             "agent/test_criterion.py::test_the_target_of_the_prediction_can_be_held_still"),
+    Mutation("agent/criterion.py", "    with torch.no_grad():\n        slow: Tensor = target_perception(reached)",
+             "    with torch.enable_grad():\n        slow: Tensor = target_perception(reached)",
+             "agent/test_criterion.py::test_a_slow_encoder_is_predicted_and_not_taught"),
+    Mutation("agent/criterion.py", "valid = window.valid[:, where]", "valid = torch.ones_like(window.valid[:, where])",
+             "agent/test_criterion.py::test_nothing_after_the_end_of_an_episode_enters_the_loss"),
+    Mutation("agent/learning.py", "loss = masked_mean((energy - expected) * chosen, dream.alive)",
+             "loss = masked_mean((expected - energy) * chosen, dream.alive)",
+             "agent/test_dreams.py::test_a_discrete_actor_comes_to_do_what_costs_least"),
+    # ---- planners
+    Mutation("planners/search.py", "dim=1, largest=False)", "dim=1, largest=True)",
+             "planners/test_contract.py::test_elites_come_best_first"),
+    Mutation("planners/mppi.py", "(-gaps / self.temperature).softmax(1)", "(gaps / self.temperature).softmax(1)",
+             "planners/test_mppi.py::test_weights_are_those_of_the_formula"),
+    Mutation("planners/gradient.py", "actions = actions - size * search.half * mean / root",
+             "actions = actions + size * search.half * mean / root",
+             "planners/test_gradient.py::test_every_iteration_is_a_step_of_adam"),
+    Mutation("planners/sampling.py", ".add_(steps).clamp_(max=horizon - 1)", ".sub_(steps).clamp_(min=0)",
+             "planners/test_proposals.py::test_shift_moves_the_plan_and_forgets_its_end"),
+    Mutation("planners/tree.py", "(self.highest[:, None] - energy) /", "(energy - self.lowest[:, None]) /",
+             "planners/test_tree.py::test_it_equals_a_tree_search_written_plainly"),
+    Mutation("planners/beam.py", "total, share = total + share * cost, share * factor",
+             "total, share = total + cost, share * factor",
+             "planners/test_beam.py::test_it_equals_a_beam_search_written_plainly"),
+    # ---- environments and measurements
+    Mutation("envs/action_repeat.py", "out=rewards, where=~ended)", "out=rewards, where=ended)",
+             "envs/test_make.py::test_action_repeat_sums_until_the_first_end_and_carries_the_rest"),
+    Mutation("envs/procgen.py", 'truncated = ended & (self._steps >= self.step_limit) & ~infos["success"]',
+             "truncated = ended & False", "envs/test_procgen.py::test_time_out_is_truncation"),
+    Mutation("envs/room_base.py", "truncated = (self._steps >= self.max_steps) & ~terminated",
+             "truncated = (self._steps > self.max_steps) & ~terminated",
+             "envs/test_rooms.py::test_an_ended_episode_hands_over_its_last_observation_and_infos"),
+    Mutation("agent/statistics.py", "centre = (rate + z * z / (2 * count)) / shrink",
+             "centre = (rate - z * z / (2 * count)) / shrink",
+             "agent/test_statistics.py::test_wilson_matches_reference_values"),
+    Mutation("agent/statistics.py", "data[cut : len(data) - cut]", "data[cut:]",
+             "agent/test_statistics.py::test_iqm_by_hand"),
+    # ---- what is kept
+    Mutation("agent/learning.py", 'self.generator.set_state(state["generator"])', 'state["generator"]',
+             "agent/test_learning.py::test_a_learner_goes_on_with_its_own_draws"),
+    Mutation("agent/genie_training.py", 'self.generator.set_state(state["generator"])', 'state["generator"]',
+             "agent/test_genie_resume.py::test_stopping_anywhere_changes_nothing"),
+    Mutation("modules/storage.py", "if claimed not in {None, _digest(header, data)}:", "if False:",
+             "modules/test_storage.py::test_changed_weights_are_refused_by_their_checksum"),
+)  # fmt: skip
+
+
+def copy(folder: Path) -> None:
+    """Package and tests, laid out so that Python started there finds them first."""
+    leave = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "forethought", folder / "forethought", ignore=leave)
+    for name in ("agent", "planners", "modules", "envs"):
+        shutil.copytree(ROOT / name, folder / "forethought" / name, ignore=leave)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def exit_code(folder: Path, test: str) -> int:
+    """pytest's exit code for one test of the copy, run in a process of its own (1: it failed)."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 99
+    try:
+        signal.alarm(SECONDS)
+        os.chdir(folder)
+        log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.path.insert(0, str(folder))
+        sys.dont_write_bytecode = True
+        import pytest
+
+        import forethought
+
+        assert Path(forethought.__file__).is_relative_to(folder)
+        code = int(pytest.main(["-x", "-p", "no:cacheprovider", f"tests/{test}"]))
+    finally:
+        os._exit(code)
+
+
+def main(arguments: list[str]) -> int:
+    import gymnasium
+    import pytest
+    import safetensors.torch
+    import torch
+
+    torch.set_num_threads(1)
+    del gymnasium, pytest, safetensors  # imported once, for all the processes that are forked
+    numbers = [int(argument) for argument in arguments if argument != "--control"] or range(len(MUTATIONS))
+    missed = []
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        folder = Path(name).resolve()
+        copy(folder)
+        if "--control" in arguments:
+            tests = sorted({MUTATIONS[number].test for number in numbers})
+            missed = [test for test in tests if exit_code(folder, test)]
+            print(f"{len(tests)} tests, {len(missed)} fail though nothing was changed: {missed}")
+            return bool(missed)
+        for number in numbers:
+            one = MUTATIONS[number]
+            head, _, rest = one.file.partition("/")
+            path = folder / "forethought" / (rest if head == "forethought" else one.file)
+            whole = path.read_text()
+            path.write_text(whole.replace(one.old, one.new))
+            code = exit_code(folder, one.test)
+            path.write_text(whole)
+            print(f"{number:2} {'caught' if code == 1 else f'MISSED ({code})'}: {one.file}: {one.new}", flush=True)
+            missed += [number] if code != 1 else []
+    print(f"{len(numbers) - len(missed)} of {len(numbers)} mutations caught; missed: {missed or 'none'}")
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
