@@ -207,9 +207,8 @@ class GenieTrainer:
         self.world.load_state_dict(part(state, "world"))
         self.averages = {name: tensor for name, tensor in state.items() if name.startswith("optimiser.")}
         if self.averages:  # those of other parameters show now
-            load_optimiser(
-                "optimiser", torch.optim.AdamW(list(self.parts.values())[self.stage].parameters()), self.averages
-            )
+            learning = list(self.parts.values())[self.stage]
+            load_optimiser("optimiser", torch.optim.AdamW(learning.parameters()), self.averages)
 
     def windows(self, frames: int) -> Callable[[], Tensor]:
         """Draws batches of windows ``[B, frames, H, W, 3]`` in [0, 1]."""

@@ -25,9 +25,7 @@ def preset(id: str) -> RunConfig:
         return recall(id)
     if "Foraging" in id:
         return foraging(id)
-    if id.startswith("Pendulum"):
-        return continuous_control(id)
-    return discrete_control(id)
+    return continuous_control(id) if id.startswith("Pendulum") else discrete_control(id)
 
 
 def procgen(id: str) -> RunConfig:

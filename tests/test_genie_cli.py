@@ -127,6 +127,13 @@ def test_a_twin_with_true_actions_stands_beside_its_world(
     assert "is the world itself" in refusal(
         capsys, "genie", "train", str(data), "--run", str(folder), "--overwrite", "--twin-of", str(folder)
     )
+    kept = (twin / "dynamics.safetensors").read_bytes()
+    (twin / "dynamics.safetensors").unlink()
+    again = ("genie", "train", str(data), "--run", str(twin), "--resume")
+    assert "leave --twin-of away" in refusal(capsys, *again, "--twin-of", str(folder))
+    assert main(list(again)) == 0  # it knows that it is a twin
+    assert (twin / "dynamics.safetensors").read_bytes() == kept and not (twin / "latent_action.safetensors").exists()
+    assert json.loads((twin / "world.json").read_text())["about"]["before"] == told["about"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
