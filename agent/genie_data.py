@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
@@ -19,6 +20,7 @@ from .agent import Decision
 from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
+from .oracle import ExpertBehaviour
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
@@ -39,7 +41,8 @@ class Recording:
     width: int = 64
     """Width of the frames."""
     policy: str = "sticky"
-    """random: a new action at each step; sticky: held for a while; or the folder of a trained agent, in Mode-1."""
+    """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms; or
+    the folder of a trained agent, in Mode-1."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
     actions: tuple[int, ...] = ()
@@ -94,9 +97,9 @@ def record(id: str, config: Recording, folder: Path, progress: dict[str, Progres
     splits: tuple[tuple[Split, int], ...] = (("train", config.steps), ("test", config.test_steps))
     about: dict[str, Any] = {"env": id, "recording": _plain(config), "height": config.height, "width": config.width}
     for split, steps in splits:
-        env = _build(id, config, split)
+        env = build_recorded(id, config, split)
         try:
-            behaviour = _behaviour(config, env, split, id)
+            behaviour = recorded_behaviour(config, env, split, id)
             if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
                 about["actions"] = int(env.single_action_space.n)
                 meanings = getattr(env.unwrapped, "action_meanings", None)
@@ -117,7 +120,8 @@ def watch(
 ) -> Iterator[Clip]:
     """Clips of a behaviour at work, about ``steps`` frames in all; episodes of any length, cut after ``cut`` frames.
 
-    The observation that comes with an end belongs to the next episode, so a clip ends before it. Environments whose
+    The observation that comes with an end belongs to the next episode, so a clip ends before it; where the environment
+    keeps the last picture (Procgen does not), it ends with that, which no action leaves. Environments whose
     observations are not pictures are drawn (render mode rgb_array).
     """
     count = env.num_envs
@@ -125,11 +129,15 @@ def watch(
     discrete = isinstance(env.single_action_space, gymnasium.spaces.Discrete)
     open_clips: list[list[tuple[Any, ...]]] = [[] for _ in range(count)]
     for number, step in enumerate(islice(interact(env, behaviour, seed=seed), rounds)):
-        pictures = _pictures(env, step.seen, step.observation)
+        pictures = _pictures(env, step.seen)
         for index in range(count):
             action = int(step.action[index]) if discrete else UNKNOWN
             row = (pictures[index], action, step.reward[index], step.terminated[index])
             open_clips[index].append(row)
+            if step.ended[index] and not isinstance(env, _Drawn):
+                final = step.infos.get("final_obs", [None] * count)[index]
+                if final is not None:
+                    open_clips[index].append((_coloured(final), UNKNOWN, 0.0, False))
             if step.ended[index] or len(open_clips[index]) == cut or number == rounds - 1:
                 yield _clip(open_clips[index])
                 open_clips[index] = []
@@ -153,10 +161,18 @@ class _Drawn(gymnasium.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         return result
 
 
-def _pictures(env: VectorEnv, seen: NDArray[Any], observation: Any) -> NDArray[np.uint8]:
-    if isinstance(env, _Drawn):
-        return np.stack([np.asarray(picture, np.uint8) for picture in env.before])
-    return seen.copy() if seen.shape[-1] == 3 else seen.repeat(3, -1)
+def _pictures(env: VectorEnv, seen: NDArray[Any]) -> NDArray[np.uint8]:
+    return _coloured(env.before if isinstance(env, _Drawn) else seen)
+
+
+def pictures_now(env: VectorEnv, observation: NDArray[Any]) -> NDArray[np.uint8]:
+    """What environments of `build_recorded` look like ``[B, H, W, 3]``, with the observation that they gave last."""
+    return _coloured(env.picture if isinstance(env, _Drawn) else observation)
+
+
+def _coloured(pictures: Any) -> NDArray[np.uint8]:
+    frames = np.array(pictures, np.uint8)
+    return frames if frames.shape[-1] == 3 else frames.repeat(3, -1)
 
 
 def _clip(rows: list[tuple[Any, ...]]) -> Clip:
@@ -168,7 +184,12 @@ def _small(clip: Clip, config: Recording) -> Clip:
     return Clip(resize(clip.frames, config.height, config.width), clip.actions, clip.rewards, clip.ended)
 
 
-def _build(id: str, config: Recording, split: Split) -> VectorEnv:
+def build_recorded(id: str, config: Recording, split: Split) -> VectorEnv:
+    """The environment as it is recorded; drawn where its observation is not a picture.
+
+    Raises:
+        ValueError: Unknown environment, or options that it does not have.
+    """
     procgen: dict[str, Any] = {}
     if has_levels(id):
         procgen = {
@@ -194,8 +215,15 @@ def _picture_shape(env: VectorEnv) -> tuple[int, ...]:
     return tuple(space.shape or ()) if getattr(space, "dtype", None) == np.uint8 else ()
 
 
-def _behaviour(config: Recording, env: VectorEnv, split: Split, id: str) -> Behaviour:
+def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str) -> Behaviour:
+    """The policy that is recorded.
+
+    Raises:
+        ValueError: A policy or actions that the environment does not have.
+    """
     seed, space = config.seed + (split == "test"), env.single_action_space
+    if config.policy == "expert":
+        return ExpertBehaviour(env)
     if config.policy not in {"random", "sticky"}:
         agent = load_agent(Path(config.policy))
         from .agent import read_spaces  # noqa: PLC0415
@@ -331,6 +359,25 @@ def read_video(path: Path, every: int = 1) -> NDArray[np.uint8]:
     if not frames or len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"{path} has {'frames of different sizes' if frames else 'no frames'}; remove or convert it")
     return np.stack(frames)
+
+
+def read_prompt(path: Path, height: int, width: int, frames: int) -> NDArray[np.uint8]:
+    """A picture, or the first frames of a video, as a clip to begin a dream with ``[F, height, width, 3]``.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no picture or video {path}")
+    if path.suffix.lower() in SUFFIXES:
+        return resize(read_video(path)[:frames], height, width)
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); convert it to PNG, or give an MP4") from error
+    return resize(pixels[None], height, width)
 
 
 def check_importing(config: Importing) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..modules.genie.decoding import ActionDecoder, ActionDictionary
@@ -49,16 +50,29 @@ def read_steps(world: Genie, data: VideoDataset, count: int, seed: int, device: 
     frames = min(4, world.config.context)
     starts = data.starts(frames)
     chosen = starts[np.random.default_rng(seed).permutation(len(starts))[:count]]
+    truth = torch.from_numpy(data.read_label("actions", chosen, frames)[:, -2])
+    parts = [chosen[begin : begin + _CHUNK] for begin in range(0, len(chosen), _CHUNK)]
+    return label_windows(world, (data.read(part, frames) for part in parts), truth, device)
+
+
+@torch.no_grad()
+def label_windows(world: Genie, parts: Iterable[NDArray[np.uint8]], truth: Tensor, device: torch.device) -> Labelled:
+    """What the world makes of the last step of windows.
+
+    Args:
+        world: In evaluation mode, on ``device``.
+        parts: Windows ``[m, F, H, W, 3]``, a few at a time.
+        truth: The action taken in the last step of each ``[n]``.
+        device: Where the world is.
+    """
     codes, features = [], []
-    for begin in range(0, len(chosen), _CHUNK):
-        pixels = data.read(chosen[begin : begin + _CHUNK], frames)
+    for pixels in parts:
         with precision(device):
             tokens, actions = world.infer(to_unit(torch.from_numpy(pixels).to(device)))
             _, dream = world.begin(tokens[:, :-1], actions[:, :-1])  # up to the frame that the step leaves
         codes.append(actions[:, -1])
         features.append(dream.features.float())
-    truth = torch.from_numpy(data.read_label("actions", chosen, frames)[:, -2]).to(device)
-    return Labelled(torch.cat(codes), truth, torch.cat(features))
+    return Labelled(torch.cat(codes), truth.to(device), torch.cat(features))
 
 
 def label_curve(

@@ -68,6 +68,7 @@ class Card:
         milliseconds: Per frame of one dream.
         grid: Frames uint8 ``[starts, 1 + codes, H, W, 3]``: the start, and after some steps of each code.
         film: uint8 ``[3, T, H, W, 3]``: truth, inferred actions, random actions of the first clip.
+        twin: The same of a twin whose dynamics hears true actions: what latent ones cost; None where none was given.
     """
 
     tokenizer: tuple[Interval, Interval]
@@ -84,11 +85,27 @@ class Card:
     milliseconds: float
     grid: NDArray[np.uint8]
     film: NDArray[np.uint8]
+    twin: Twin | None = None
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Of a true-action twin on the same clips: PSNR, SSIM and Δ PSNR by step, and cross-entropies, as in `Card`."""
+
+    rollout: list[Interval]
+    similarity: list[Interval]
+    delta: list[Interval]
+    entropy: tuple[float, float]
 
 
 @torch.no_grad()
 def examine_world(
-    world: Genie, data: VideoDataset, settings: Examination, device: torch.device, progress: Progress | None = None
+    world: Genie,
+    data: VideoDataset,
+    settings: Examination,
+    device: torch.device,
+    progress: Progress | None = None,
+    twin: Genie | None = None,
 ) -> Card:
     """Measure a world on test clips.
 
@@ -98,11 +115,14 @@ def examine_world(
         settings: On what.
         device: Where the world is.
         progress: Told of clips.
+        twin: Its true-action twin, measured on the same clips; needs data with true actions.
 
     Raises:
-        ValueError: Numbers out of range, or clips that are too short.
+        ValueError: Numbers out of range, clips that are too short, or a twin that does not fit the data.
     """
     check_examination(settings, world)
+    if twin is not None:
+        check_twin(twin, world, data)
     sampling = Sampling(
         settings.sampling_steps or world.sampling.steps,
         world.sampling.temperature if settings.temperature < 0 else settings.temperature,
@@ -115,6 +135,9 @@ def examine_world(
     generator = torch.Generator().manual_seed(settings.seed)
     told = _measure(world, data, chosen, settings, sampling, generator, device, progress)
     table = told.table
+    other = None
+    if twin is not None:
+        other = _as_twin(_measure(twin, data, chosen, settings, sampling, generator, device, None, true_actions=True))
     pixels = to_unit(torch.from_numpy(data.read(chosen[:_CHUNK], length)).to(device))
     own, shuffled = shuffled_loss(world.latent_action, pixels, generator)
     agreement, meanings = _meanings(told.codes.numpy(), data, chosen, length)
@@ -133,7 +156,14 @@ def examine_world(
         milliseconds=measure_speed(world, device, sampling, generator),
         grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
         film=told.film,
+        twin=other,
     )
+
+
+def _as_twin(told: _Measured) -> Twin:
+    table = told.table
+    delta = _by_step(table["rollout"] - table["random"])
+    return Twin(_by_step(table["rollout"]), _by_step(table["similar"]), delta, told.entropy)
 
 
 @dataclass(frozen=True)
@@ -155,18 +185,22 @@ def _measure(
     generator: torch.Generator,
     device: torch.device,
     progress: Progress | None,
+    true_actions: bool = False,
 ) -> _Measured:
-    """Dream on from the chosen clips, a few at a time."""
+    """Dream on from the chosen clips, a few at a time, under inferred actions or true ones."""
     prompt = settings.prompt_frames
+    length = prompt + settings.steps
+    truths = torch.from_numpy(data.read_label("actions", chosen, length - 1)).to(device) if true_actions else None
+    choices = torch.arange(world.actions) if truths is None else torch.from_numpy(np.unique(truths.cpu().numpy()))
     rows: dict[str, list[Tensor]] = {}
     codes: list[Tensor] = []
     losses: list[Tensor] = []
     film = np.zeros(0, np.uint8)
     for begin in range(0, len(chosen), _CHUNK):
-        part = data.read(chosen[begin : begin + _CHUNK], prompt + settings.steps)
-        frames = to_unit(torch.from_numpy(part).to(device))
+        frames = to_unit(torch.from_numpy(data.read(chosen[begin : begin + _CHUNK], length)).to(device))
         with precision(device):
-            dreamed = _dream(world, frames, prompt, sampling, generator)
+            actions = world.latent_action.encode(frames) if truths is None else truths[begin : begin + _CHUNK]
+            dreamed = _dream(world, frames, actions, prompt, sampling, choices, generator)
             losses.append(_entropies(world, dreamed.tokens, dreamed.actions, generator))
         truth, last = frames[:, prompt:], frames[:, prompt - 1 : prompt]
         for name, value in (
@@ -204,15 +238,26 @@ class _Dreamed:
     random: Tensor
 
 
-def _dream(world: Genie, frames: Tensor, prompt: int, sampling: Sampling, generator: torch.Generator) -> _Dreamed:
-    """Roll clips ``[B, F+T, H, W, 3]`` out from their first ``prompt`` frames, under inferred and random actions."""
+def _dream(
+    world: Genie,
+    frames: Tensor,
+    actions: Tensor,
+    prompt: int,
+    sampling: Sampling,
+    choices: Tensor,
+    generator: torch.Generator,
+) -> _Dreamed:
+    """Roll clips ``[B, F+T, H, W, 3]`` out from their first ``prompt`` frames.
+
+    Once under their actions ``[B, F+T-1]``, and once under others drawn from the choices.
+    """
     device = frames.device
-    tokens, actions = world.infer(frames)
+    tokens = world.tokenizer.encode(frames)
     given, within, taken = tokens[:, :prompt], actions[:, : prompt - 1], actions[:, prompt - 1 :]
     noise = torch.stack(
         [draw_noise([generator] * len(frames), sampling.steps, tokens.shape[2]) for _ in range(taken.shape[1])]
     ).to(device)
-    other = torch.randint(world.actions, taken.shape, generator=generator).to(device)
+    other = choices[torch.randint(len(choices), taken.shape, generator=generator)].to(device)
     inferred = world.rollout(given, within, taken, noise, sampling).float()
     random = world.rollout(given, within, other, noise, sampling).float()
     return _Dreamed(tokens, actions, world.tokenizer.decode(tokens).float(), inferred, random)
@@ -307,6 +352,24 @@ def check_examination(settings: Examination, world: Genie) -> None:
         raise ValueError(f"prompt_frames is {settings.prompt_frames} and the world sees {world.config.context} frames")
     if not 0 <= settings.sampling_steps <= world.tokenizer.tokens:
         raise ValueError(f"sampling_steps is {settings.sampling_steps}, expected 0 to {world.tokenizer.tokens}")
+
+
+def check_twin(twin: Genie, world: Genie, data: VideoDataset) -> None:
+    """Refuse a twin that cannot be measured beside a world.
+
+    Raises:
+        ValueError: Says why.
+    """
+    if not data.labelled:
+        raise ValueError(f"{data.folder} has no true actions, which a twin needs; leave the twin out")
+    if (twin.config.height, twin.config.width) != (world.config.height, world.config.width):
+        raise ValueError(
+            f"the twin dreams {twin.config.height}×{twin.config.width} frames and the world "
+            f"{world.config.height}×{world.config.width}; train it with --twin-of this world"
+        )
+    most = 1 + max(int(chunk.max()) for chunk in data.labels["actions"])
+    if most > twin.actions:
+        raise ValueError(f"the data has {most} actions and the twin knows {twin.actions}; train it on this data")
 
 
 def _bytes(frames: Tensor) -> NDArray[Any]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..modules.genie.sampler import draw_noise
 from ..modules.genie.transformer import precision
 from ..modules.genie.world import Dream, Genie
+from ..planners import Budget, Planner, Proposal
+from .agent import Decision
+from .genie_real import Window, dream_on
+from .interaction import Observation
 
 
 class DreamObjective:
@@ -47,3 +54,44 @@ class DreamObjective:
             going = going * (1 - ending.float())
             self.calls += len(taken)
         return energy.reshape(batch, candidates)
+
+
+class DreamBehaviour:
+    """Plans in the dream that begins with the frames at hand, anew at each step, and decides on latent actions.
+
+    Args:
+        world: With outcome heads that have learned, on ``device``.
+        num_envs: B.
+        planner: Of discrete actions.
+        budget: Of a decision.
+        discount: γ.
+        seed: Draws candidates and sampling noise.
+        device: Where the world is.
+    """
+
+    def __init__(
+        self,
+        world: Genie,
+        num_envs: int,
+        planner: Planner,
+        budget: Budget,
+        discount: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.world, self.planner, self.budget, self.discount, self.seed = world, planner, budget, discount, seed
+        self.device, self.window = device, Window(num_envs, world)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Plan for the active environments together."""
+        frames = self.window.see(observation, first)
+        index = np.flatnonzero(active)
+        objective = DreamObjective(
+            self.world, dream_on(self.world, frames[index], self.device), self.discount, self.seed
+        )
+        space = spaces.Discrete(self.world.actions)
+        plan = self.planner.plan(objective, space, Proposal(), self.budget, len(index), self.generator)
+        action = np.zeros(len(first), np.int64)
+        action[index] = plan.actions[:, 0].cpu().numpy()
+        return Decision(action, np.zeros((len(first), 1), np.float32), None, active.copy(), objective.calls)

@@ -1,4 +1,4 @@
-"""Playing in a Genie world: one page on this machine's loopback address, or the terminal.
+"""Playing in a Genie world, with the true one beside it: one page on this machine's loopback address, or the terminal.
 
 The page asks for one frame per key; nothing is kept open. Requests are refused unless they come from the page itself:
 the Host must be this address (against DNS rebinding), an Origin must be it too, and a body is small JSON.
@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..envs.genie import GenieVectorEnv
+from .genie_data import read_prompt
+from .genie_real import Meaning, TrueSide, home_of, learn_map, play_labels
 
 PAGE = Path(__file__).with_name("genie_play.html")
 LIMIT = 1024
@@ -50,14 +52,26 @@ class PlayOptions:
     """Seed of the dream."""
     out: str = "recordings"
     """Folder of the MP4 files that are recorded while playing."""
+    beside: bool = True
+    """Play the true environment beside the dream, where the world says which it was recorded in."""
+    labels: int = 256
+    """Steps of random play there, from which it is learned what the codes mean."""
+    meaning: Meaning = "dictionary"
+    """How codes become real actions: dictionary (by the code alone) or decoder (by code and frame)."""
+    prompt: str = ""
+    """A picture or video of your own to begin with; it comes after the world's own prompts."""
 
 
 class Session:
-    """One dream that is played, and perhaps recorded.
+    """One dream that is played, perhaps beside the truth, and perhaps recorded.
 
     Args:
         world: Folder of the world.
         options: How it is dreamed.
+
+    Raises:
+        FileNotFoundError: No world there, or no such prompt.
+        ValueError: The prompt cannot be read, or options that do not fit.
     """
 
     def __init__(self, world: Path, options: PlayOptions) -> None:
@@ -71,22 +85,50 @@ class Session:
         )
         self.name, self.out, self.lock = world.name, Path(options.out), threading.Lock()
         self.tape: list[NDArray[np.uint8]] | None = None
+        config = self.env.world.config
+        self.prompts = list(self.env.prompts)
+        if options.prompt:
+            self.prompts.append(read_prompt(Path(options.prompt), config.height, config.width, config.context))
+        self.truth = _true_side(self.env, options) if options.beside else None
+        self.together = False  # whether the true environment shows the same story
         self.frame = self.env.reset(seed=options.seed)[0][0]
-        self.steps, self.total = 0, 0.0
+        self.reset(None, draw=False)
 
     @property
     def actions(self) -> int:
         """Latent actions."""
         return self.env.world.actions
 
-    def reset(self, prompt: int | None) -> None:
-        """Begin anew, from a prompt or one drawn at random.
+    def reset(self, prompt: int | None, draw: bool = True) -> None:
+        """Begin anew: from a prompt, or without one where the true environment begins, or from one drawn at random.
 
         Raises:
             ValueError: No such prompt.
         """
-        self.frame = self.env.reset(options=None if prompt is None else {"prompt": prompt})[0][0]
+        if prompt is not None and not 0 <= prompt < len(self.prompts):
+            raise ValueError(f"prompt is {prompt}; expected 0 to {len(self.prompts) - 1}")
+        self.together = prompt is None and self.truth is not None
+        if self.truth is not None and prompt is None:
+            self.frame = self.env.begin_from(self.truth.reset())[0]
+        elif prompt is not None:
+            self.frame = self.env.reset(options={"prompt": self.prompts[prompt]})[0][0]
+        elif draw:
+            self.frame = self.env.reset()[0][0]
         self.steps, self.total = 0, 0.0
+        self._keep()
+
+    def follow(self, frames: int) -> None:
+        """Let the dream go on from the last frames of the true environment.
+
+        Raises:
+            ValueError: There is none, or not so many frames.
+        """
+        if self.truth is None or not self.together:
+            raise ValueError("no true environment is played beside this dream; begin anew without a prompt")
+        most = self.truth.window.frames.shape[1]
+        if not 1 <= frames <= most:
+            raise ValueError(f"frames is {frames}; expected 1 to {most}")
+        self.frame = self.env.begin_from(self.truth.window.frames[:, -frames:])[0]
         self._keep()
 
     def step(self, action: int) -> None:
@@ -99,12 +141,14 @@ class Session:
             raise ValueError(f"action is {action}; expected 0 to {self.actions - 1}")
         observation, reward, *_ = self.env.step(np.array([action]))
         self.frame, self.steps, self.total = observation[0], self.steps + 1, self.total + float(reward[0])
+        if self.truth is not None and self.together:
+            self.truth.step(action)
         self._keep()
 
     def record(self, on: bool) -> str | None:
         """Start recording, or stop and write the MP4; its path."""
         if on:
-            self.tape = [self.frame]
+            self.tape = [self.shown]
             return None
         if not self.tape:
             return None
@@ -120,21 +164,52 @@ class Session:
 
     def tell(self) -> dict[str, Any]:
         """What the page shows."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.frame).save(buffer, format="PNG")
+        truth = self.truth if self.together else None
         return {
             "world": self.name,
             "actions": self.actions,
-            "prompts": len(self.env.prompts),
+            "prompts": len(self.prompts),
             "step": self.steps,
             "reward": round(self.total, 3),
             "recording": self.tape is not None,
-            "frame": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+            "frame": _as_url(self.frame),
+            "beside": self.truth is not None,
+            "truth": None if truth is None else _as_url(truth.frame),
+            "taken": "" if truth is None else truth.taken,
+            "true_reward": 0.0 if truth is None else round(truth.total, 3),
+            "ended": truth is not None and truth.ended,
         }
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """The dream, and beside it the truth where there is one, grey where it cannot show this dream's story."""
+        frame: NDArray[np.uint8] = self.frame
+        if self.truth is None:
+            return frame
+        height = len(self.frame)
+        true = self.truth.frame if self.together else np.full_like(self.frame, 128)
+        gap = np.full((height, max(1, height // 16), 3), 255, np.uint8)
+        both: NDArray[np.uint8] = np.concatenate([self.frame, gap, true], 1)
+        return both
 
     def _keep(self) -> None:
         if self.tape is not None and len(self.tape) < _LONGEST:
-            self.tape.append(self.frame)
+            self.tape.append(self.shown)
+
+
+def _true_side(env: GenieVectorEnv, options: PlayOptions) -> TrueSide | None:
+    """The true environment, once it is known what the codes mean in it; None where the world does not name it."""
+    home = home_of(env.about)
+    if home is None:
+        return None
+    known = play_labels(env.world, home, options.labels, options.seed, env.device)
+    return TrueSide(env.world, home, learn_map(env.world, known, options.meaning, options.seed), options.seed)
+
+
+def _as_url(frame: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 class Refusal(Exception):
@@ -150,7 +225,7 @@ def answer(session: Session, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         session: The dream.
-        path: `/reset`, `/step` or `/record`.
+        path: `/reset`, `/step`, `/follow` or `/record`.
         body: The request's JSON.
 
     Raises:
@@ -159,6 +234,7 @@ def answer(session: Session, path: str, body: dict[str, Any]) -> dict[str, Any]:
     wanted: dict[str, tuple[str, type[Any]]] = {
         "/reset": ("prompt", int),
         "/step": ("action", int),
+        "/follow": ("frames", int),
         "/record": ("on", bool),
     }
     if path not in wanted:
@@ -174,6 +250,8 @@ def answer(session: Session, path: str, body: dict[str, Any]) -> dict[str, Any]:
                 session.reset(value)
             elif path == "/step":
                 session.step(int(value))  # type: ignore[arg-type]
+            elif path == "/follow":
+                session.follow(int(value))  # type: ignore[arg-type]
             else:
                 saved = session.record(bool(value))
         except ValueError as error:
@@ -283,6 +361,7 @@ def play(world: Path, options: PlayOptions, say: Callable[[str], None]) -> None:
         options: How.
         say: Tells the player where to look.
     """
+    say(f"opening {world}" + (f" and its true environment ({options.labels} labels)" if options.beside else ""))
     session = Session(world, options)
     if options.terminal:
         play_in_terminal(session, sys.stdin, Console())
@@ -300,7 +379,7 @@ def play(world: Path, options: PlayOptions, say: Callable[[str], None]) -> None:
 def play_in_terminal(session: Session, lines: io.TextIOBase | Any, console: Console) -> None:
     """Draw frames with half blocks; each line typed holds codes (123 takes three steps), r begins anew, q ends."""
     say = f"codes 1 to {session.actions}, r begins anew, q ends"
-    console.print(picture_text(session.frame), say)
+    console.print(picture_text(session.shown), say)
     for line in lines:
         for key in line.strip().lower():
             if key == "q":
@@ -312,7 +391,7 @@ def play_in_terminal(session: Session, lines: io.TextIOBase | Any, console: Cons
             else:
                 console.print(f"{key!r} is no code: {say}")
                 break
-        console.print(picture_text(session.frame), f"step {session.steps}")
+        console.print(picture_text(session.shown), f"step {session.steps}")
 
 
 def picture_text(frame: NDArray[np.uint8]) -> Text:

@@ -24,12 +24,21 @@ _GAP = 4
 def card_table(card: Card, title: str) -> Table:
     """The roll-out by step, with what it must be compared with."""
     table = Table(title=title, caption=summary(card), caption_justify="left")
-    for name in ("step", "PSNR", "SSIM", "copied frame", "random actions", "Δ PSNR"):
+    columns = [
+        ("PSNR", card.rollout, 1),
+        ("SSIM", card.similarity, 3),
+        ("copied frame", card.copied, 1),
+        ("random actions", card.random, 1),
+        ("Δ PSNR", card.delta, 2),
+    ]
+    if card.twin is not None:
+        columns += [("twin PSNR", card.twin.rollout, 1), ("twin SSIM", card.twin.similarity, 3),
+                    ("twin Δ PSNR", card.twin.delta, 2)]  # fmt: skip
+    table.add_column("step", justify="right")
+    for name, _, _ in columns:
         table.add_column(name, justify="right")
     for step in range(len(card.rollout)):
-        cells = (card.rollout[step], card.similarity[step], card.copied[step], card.random[step], card.delta[step])
-        digits = (1, 3, 1, 1, 2)
-        table.add_row(str(step + 1), *(_cell(cell, places) for cell, places in zip(cells, digits, strict=True)))
+        table.add_row(str(step + 1), *(_cell(cells[step], places) for _, cells, places in columns))
     return table
 
 
@@ -53,6 +62,9 @@ def summary(card: Card) -> str:
         f"{card.entropy[1] - card.entropy[0]:+.3f} nats per token in the dynamics (from {card.entropy[0]:.3f})",
         f"{card.milliseconds:.0f} ms per frame ({1000 / max(card.milliseconds, 1e-9):.0f} per second)",
     ]
+    if card.twin is not None:
+        own, shuffled = card.twin.entropy
+        lines.append(f"twin with true actions: shuffled {shuffled - own:+.3f} nats per token (from {own:.3f})")
     if card.agreement is not None:
         told = card.agreement
         lines.append(
@@ -96,11 +108,19 @@ def numbers(card: Card) -> dict[str, Any]:
                 "copied": _json(card.copied[step]),
                 "random": _json(card.random[step]),
                 "delta": _json(card.delta[step]),
+                "twin": None
+                if card.twin is None
+                else {
+                    "psnr": _json(card.twin.rollout[step]),
+                    "ssim": _json(card.twin.similarity[step]),
+                    "delta": _json(card.twin.delta[step]),
+                },
             }
             for step in range(len(card.rollout))
         ],
         "shuffle_ratio": card.shuffle_ratio,
         "entropy": {"inferred": card.entropy[0], "shuffled": card.entropy[1]},
+        "twin_entropy": None if card.twin is None else {"true": card.twin.entropy[0], "shuffled": card.twin.entropy[1]},
         "codes": {"usage": card.usage[0], "perplexity": card.usage[1]},
         "agreement": card.agreement,
         "meanings": None if card.meanings is None else card.meanings.tolist(),
@@ -127,7 +147,9 @@ def _chart(card: Card, path: Path) -> None:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.arange(1, len(card.rollout) + 1)
-    series = (("inferred actions", card.rollout), ("random actions", card.random), ("last frame copied", card.copied))
+    series = [("inferred actions", card.rollout), ("random actions", card.random), ("last frame copied", card.copied)]
+    if card.twin is not None:
+        series.append(("twin with true actions", card.twin.rollout))
     for name, cells in series:
         left.plot(steps, [cell.mean for cell in cells], marker="o", label=name)
         left.fill_between(steps, [cell.low for cell in cells], [cell.high for cell in cells], alpha=0.2)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from ..modules.genie.files import PARTS
 from ..modules.genie.video import VideoDataset
 from ..modules.genie.world import Genie
 from .checkpoint import upgraded
@@ -39,6 +38,7 @@ def train_world(
     report: Report,
     about: dict[str, Any],
     resume: bool = False,
+    tokenizer: Path | None = None,
 ) -> Genie:
     """Train a world and leave it in ``folder``; a training that ended early in whatever way can be resumed.
 
@@ -48,7 +48,9 @@ def train_world(
         folder: Of the world, created if needed.
         report: Told of progress; saved with the training if it is a `RememberingReport`.
         about: Where the world comes from, for `world.json`.
-        resume: Go on with the training in the folder. Where none was broken off, parts that are there are kept.
+        resume: Go on with the training in the folder. Where none was broken off, parts that are there are kept, and
+            the prompts in any case.
+        tokenizer: Weights of another world's tokenizer, to begin with instead of learning one.
 
     Raises:
         KeyboardInterrupt: Passed on after everything was saved.
@@ -61,7 +63,10 @@ def train_world(
         trainer = GenieTrainer(config, train, folder, report)
         keeper = GenieKeeper(trainer, folder / CHECKPOINT, request)
         found = resume and keeper.resume()
-        keep_prompts(config, test, folder)
+        if not (resume and (folder / "prompts.npy").is_file()):
+            keep_prompts(config, test, folder)
+        if tokenizer is not None and not found:
+            trainer.take_tokenizer(tokenizer)  # before anything is saved, or a resumed training would learn another
         if not found:
             keeper.save()
         trainer.pause = keeper.pause
@@ -168,10 +173,10 @@ class GenieKeeper:
         trainer = self.trainer
         if is_out_of_memory(error):
             return OutOfMemoryError(f"out of memory: lower updates.batch, or make the world smaller ({error})")
-        place = {"part": PARTS[min(trainer.stage, len(PARTS) - 1)], "updates": trainer.done}
-        parts = dict(zip(PARTS, trainer.parts, strict=True))
+        names = list(trainer.parts)
+        place = {"part": names[min(trainer.stage, len(names) - 1)], "updates": trainer.done}
         try:
-            where = write_crash(self.path.parent, error, {"at": place, **provenance()}, None, parts)
+            where = write_crash(self.path.parent, error, {"at": place, **provenance()}, None, trainer.parts)
         except OSError:
             return error
         if isinstance(error, FloatingPointError):

@@ -23,7 +23,7 @@ from ..modules.genie.files import PARTS, load_part, save_part, save_prompts, sav
 from ..modules.genie.patches import to_unit
 from ..modules.genie.quantisers import perplexity
 from ..modules.genie.transformer import precision
-from ..modules.genie.video import VideoDataset
+from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie, GenieConfig
 from .agent import pick_device
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
@@ -93,6 +93,23 @@ class Cached:
     starts: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Told:
+    """Windows and their outcomes.
+
+    Attributes:
+        tokens: ``[n, T, N]``.
+        codes: ``[n, T]``, −1 where unknown.
+        rewards: ``[n, T]``.
+        ended: 1 where the world ended the episode ``[n, T]``.
+    """
+
+    tokens: Tensor
+    codes: Tensor
+    rewards: Tensor
+    ended: Tensor
+
+
 class GenieTrainer:
     """Trains the parts of a world one after the other and leaves them in a folder.
 
@@ -136,24 +153,37 @@ class GenieTrainer:
             keep: Read parts whose weights are in the folder instead of learning them.
         """
         save_settings(self.folder, self.config.world, about)
-        learn = [self.learn_tokenizer, self.learn_latent_actions, self.learn_dynamics]
-        if self.config.updates.outcomes:
-            learn.append(self.learn_outcomes)
-        while self.stage < len(learn):
-            name = PARTS[self.stage]
-            path, network = self.folder / f"{name}.safetensors", self.parts[self.stage]
+        learn = {
+            "tokenizer": self.learn_tokenizer, "latent_action": self.learn_latent_actions,
+            "dynamics": self.learn_dynamics, "outcomes": self.learn_outcomes,
+        }  # fmt: skip
+        while self.stage < len(self.parts):
+            name, network = list(self.parts.items())[self.stage]
+            path = self.folder / f"{name}.safetensors"
             if keep and path.is_file():
                 load_part(path, network)
             else:
-                learn[self.stage]()
+                learn[name]()
                 save_part(self.folder, name, network.eval())
             self.stage += 1
         return self.world.eval()
 
     @property
-    def parts(self) -> list[nn.Module]:
-        """In the order of `PARTS`."""
-        return [getattr(self.world, name) for name in PARTS]
+    def parts(self) -> dict[str, nn.Module]:
+        """What is to be learned, in this order: true actions need no latent ones, and outcomes are learned if asked."""
+        left_out = {"latent_action": self.config.true_actions, "outcomes": not self.config.updates.outcomes}
+        return {name: getattr(self.world, name) for name in PARTS if not left_out.get(name)}
+
+    def take_tokenizer(self, path: Path) -> None:
+        """Begin with the tokenizer of another world instead of learning one.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: The file is damaged or holds other weights.
+        """
+        load_part(path, self.world.tokenizer)
+        save_part(self.folder, "tokenizer", self.world.tokenizer.eval())
+        self.stage = 1
 
     def state(self) -> dict[str, Tensor]:
         """All that the future of the training depends on, besides settings and data."""
@@ -170,14 +200,15 @@ class GenieTrainer:
             ValueError: The state does not fit.
         """
         self.stage, self.done = int(state["stage"]), int(state["done"])
-        if not 0 <= self.stage <= len(PARTS) or self.done < 0:
+        if not 0 <= self.stage <= len(self.parts) or self.done < 0:
             raise ValueError(f"it has {self.stage} parts and {self.done} updates")
         self.numbers = generator_from(state["numbers"])
         self.generator.set_state(state["generator"])
         self.world.load_state_dict(part(state, "world"))
         self.averages = {name: tensor for name, tensor in state.items() if name.startswith("optimiser.")}
         if self.averages:  # those of other parameters show now
-            load_optimiser("optimiser", torch.optim.AdamW(self.parts[self.stage].parameters()), self.averages)
+            learning = list(self.parts.values())[self.stage]
+            load_optimiser("optimiser", torch.optim.AdamW(learning.parameters()), self.averages)
 
     def windows(self, frames: int) -> Callable[[], Tensor]:
         """Draws batches of windows ``[B, frames, H, W, 3]`` in [0, 1]."""
@@ -239,53 +270,83 @@ class GenieTrainer:
 
     def learn_outcomes(self) -> None:
         """Foretell rewards and endings from the frames that the dynamics has understood."""
-        heads, cached = self.world.outcomes, self.cached
-        steps = cached.tokens.shape[1] - 1
-        rewards = torch.from_numpy(self.data.read_label("rewards", cached.starts, steps))
-        ended = torch.from_numpy(self.data.read_label("ended", cached.starts, steps)).float()
-        if rewards.isnan().any():
-            raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
-        eventful = torch.from_numpy(np.flatnonzero(((rewards != 0) | (ended > 0)).any(1).numpy()))
+        heads, told = self.world.outcomes, self.told()
+        known = told.codes >= 0
+        eventful = torch.from_numpy(np.flatnonzero((((told.rewards != 0) | (told.ended > 0)) & known).any(1).numpy()))
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            chosen = torch.from_numpy(self.numbers.integers(len(rewards), size=self.config.updates.batch))
+            chosen = torch.from_numpy(self.numbers.integers(len(known), size=self.config.updates.batch))
             if len(eventful):  # half the batch, or rare events would be learned last
                 half = len(chosen) // 2
                 chosen[:half] = eventful[torch.from_numpy(self.numbers.integers(len(eventful), size=half))]
-            tokens, actions = cached.tokens[chosen].to(self.device), cached.actions[chosen].to(self.device)
+            tokens, codes = told.tokens[chosen].to(self.device), told.codes[chosen].to(self.device)
             with torch.no_grad():
-                _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], actions)
-            reward, ending = heads(hidden[:, :-1].mean(2).float(), actions)
-            told = heads.two_hot.loss(reward, rewards[chosen].to(self.device)).mean()
-            ends = F.binary_cross_entropy_with_logits(ending, ended[chosen].to(self.device))
-            return told + ends, {"reward": float(told.detach()), "ending": float(ends.detach())}
+                _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[:, :-1])
+            reward, ending = heads(hidden.mean(2).float(), codes.clamp(min=0))
+            counted = known[chosen].to(self.device)
+            felt = heads.two_hot.loss(reward, told.rewards[chosen].to(self.device))[counted].mean()
+            ended = told.ended[chosen].to(self.device)
+            ends = F.binary_cross_entropy_with_logits(ending[counted], ended[counted])
+            return felt + ends, {"reward": float(felt.detach()), "ending": float(ends.detach())}
 
         self.optimise("outcomes", heads, self.config.updates.outcomes, loss)
+
+    def told(self) -> Told:
+        """Windows with their outcomes, those that end with an episode among them.
+
+        Where no frame follows an episode's last step (Procgen), nothing can be inferred of it: its code is the one that
+        its true action most often has elsewhere.
+
+        Raises:
+            ValueError: The data has no rewards.
+        """
+        length = self.config.world.context
+        starts = self.data.starts(length)
+        final = starts[self.data.read_label("ended", starts, length)[:, -1]] if self.data.labelled else starts[:0]
+        usual, windows = self.cached, self.encode(final)
+        codes = [F.pad(usual.actions, (0, 1), value=UNKNOWN)]
+        if len(final):
+            truth = torch.from_numpy(self.data.read_label("actions", usual.starts, length - 1)).flatten()
+            last = torch.from_numpy(self.data.read_label("actions", final, length)[:, -1:])
+            counts = torch.zeros(1 + int(max(truth.max(), last.max())), self.world.actions)
+            counts.index_put_((truth, usual.actions.flatten()), torch.ones(len(truth)), accumulate=True)
+            named = counts.argmax(1).masked_fill(counts.sum(1) == 0, UNKNOWN)
+            codes.append(torch.cat([windows.actions, named[last]], 1))
+        both = np.concatenate([usual.starts, final])
+        rewards = torch.from_numpy(self.data.read_label("rewards", both, length))
+        if rewards.isnan().any():
+            raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
+        ended = torch.from_numpy(self.data.read_label("ended", both, length)).float()
+        return Told(torch.cat([usual.tokens, windows.tokens]), torch.cat(codes), rewards, ended)
 
     @cached_property
     def cached(self) -> Cached:
         """Tokens and actions of the training windows, computed once, when tokenizer and latent actions are done."""
         return self.cache()
 
-    @torch.no_grad()
     def cache(self) -> Cached:
         """Tokens and actions of the training windows, half a window apart."""
         steps = self.config.world.context
-        starts = thin(self.data.starts(steps), max(1, steps // 2))
-        tokens, actions = [], []
+        return self.encode(thin(self.data.starts(steps), max(1, steps // 2)))
+
+    @torch.no_grad()
+    def encode(self, starts: NDArray[np.int64]) -> Cached:
+        """Tokens and actions of the windows that begin at ``starts [n, 2]``."""
+        steps = self.config.world.context
+        tokens = [torch.zeros(0, steps, self.world.tokenizer.tokens, dtype=torch.long)]
+        actions = [torch.zeros(0, steps - 1, dtype=torch.long)]
         self.world.eval()
         for begin in range(0, len(starts), _CHUNK):
             chosen = starts[begin : begin + _CHUNK]
             frames = to_unit(torch.from_numpy(self.data.read(chosen, steps)).to(self.device))
             with precision(self.device):
-                found, inferred = self.world.infer(frames)
-            tokens.append(found.cpu())
-            actions.append(inferred.cpu())
+                tokens.append(self.world.tokenizer.encode(frames).cpu())
+                if not self.config.true_actions:
+                    actions.append(self.world.latent_action.encode(frames).cpu())
             self.report("tokens", min(begin + _CHUNK, len(starts)), len(starts), {})
-        done = torch.cat(actions)
-        if self.config.true_actions:
-            done = torch.from_numpy(self.data.read_label("actions", starts, steps - 1))
-        return Cached(torch.cat(tokens), done, starts)
+        if self.config.true_actions and len(starts):
+            actions.append(torch.from_numpy(self.data.read_label("actions", starts, steps - 1)))
+        return Cached(torch.cat(tokens), torch.cat(actions), starts)
 
     def optimise(
         self, phase: str, part: nn.Module, updates: int, loss_of: Callable[[int], tuple[Tensor, dict[str, float]]]

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..envs.procgen import ProcgenVectorEnv
-from ..envs.procgen_state import ProcgenState
 from ..modules.configurator import Task
 from ..modules.cost import IntrinsicCost, interoception, plan_energy
 from ..modules.types import drive_weights
 from ..planners import BeamSearch, Budget, CategoricalCEM, Planner, Proposal, TreeSearch
 from .agent import Decision
 from .interaction import Observation, VectorEnv
+
+
+class SavedState(Protocol):
+    """B environments, saved."""
+
+    def repeat(self, index: int, count: int) -> SavedState:
+        """Environment ``index``, ``count`` times."""
+        ...
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """A vector environment that can be saved and restored: Procgen and Sprite."""
+
+    num_envs: int
+    single_action_space: gymnasium.Space[Any]
+
+    @property
+    def noop(self) -> int:
+        """The action that does nothing."""
+        ...
+
+    def get_state(self) -> Any:
+        """A `SavedState` of all environments."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Go on from one."""
+        ...
+
+    def step(self, actions: Any) -> Any:
+        """As in Gymnasium."""
+        ...
 
 
 class OracleBehaviour:
@@ -26,8 +58,8 @@ class OracleBehaviour:
     are played out from the saved state of the simulator.
 
     Args:
-        env: Procgen environment that is acted in.
-        simulator: Procgen environment of the same game, options and levels with one copy per candidate.
+        env: Environment that is acted in, Procgen or Sprite.
+        simulator: The same, with the same options and levels, and with one copy per candidate.
         task: Weights, discount and how hard to think.
         action_repeat: Frames for which each action is held.
         seed: Draws candidates.
@@ -48,9 +80,9 @@ class OracleBehaviour:
         planner: Planner | None = None,
     ) -> None:
         base, copies = env.unwrapped, simulator.unwrapped
-        if not isinstance(base, ProcgenVectorEnv) or not isinstance(copies, ProcgenVectorEnv):
+        if not isinstance(base, Savable) or not isinstance(copies, Savable):
             raise ValueError(
-                f"oracle planning needs a simulator that can be saved (Procgen); {type(base).__name__} is not"
+                f"oracle planning needs a simulator that can be saved (Procgen, Sprite); {type(base).__name__} is not"
             )
         if copies.num_envs != task.thinking.candidates:
             raise ValueError(f"{copies.num_envs} simulators for {task.thinking.candidates} candidates; make as many")
@@ -64,18 +96,17 @@ class OracleBehaviour:
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Plan for the active environments, one after the other."""
-        state = self.env.get_state()
+        state: SavedState = self.env.get_state()
         action = np.full(len(first), self.env.noop)
         for index in np.flatnonzero(active):
-            action[index] = self._plan(state.simulator[index], int(state.steps[index]))
+            action[index] = self._plan(state.repeat(int(index), self.budget.candidates))
         nothing = np.zeros(len(first), np.bool_)
         return Decision(
             action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * int(active.sum())
         )
 
-    def _plan(self, content: bytes, steps: int) -> int:
+    def _plan(self, start: SavedState) -> int:
         candidates = self.budget.candidates
-        start = ProcgenState([content] * candidates, np.full(candidates, steps))
 
         def objective(actions: Tensor) -> Tensor:
             self.copies.set_state(start)
@@ -90,9 +121,7 @@ class OracleBehaviour:
         return int(plan.actions[0, 0])
 
 
-def _play(
-    copies: ProcgenVectorEnv, actions: NDArray[np.int64], repeat: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _play(copies: Savable, actions: NDArray[np.int64], repeat: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Rewards ``[S, T]`` of action sequences ``[S, T]``, and whether the episode goes on after each step ``[S, T]``."""
     candidates, horizon = actions.shape
     rewards, going = np.zeros((candidates, horizon)), np.ones((candidates, horizon), np.bool_)

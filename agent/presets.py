@@ -15,6 +15,8 @@ from .config import BehaviourLoss, EnvConfig, RunConfig, Schedule, WorldModelLos
 
 def preset(id: str) -> RunConfig:
     """The settings that fit an environment id best; unknown ids get those for vector observations."""
+    if id.startswith("genie:") or id == "forethought/Genie-v0":
+        return dreams(id)
     if "procgen" in id:
         return procgen(id)
     if "TwoRoom" in id or "DotWall" in id:
@@ -23,9 +25,7 @@ def preset(id: str) -> RunConfig:
         return recall(id)
     if "Foraging" in id:
         return foraging(id)
-    if id.startswith("Pendulum"):
-        return continuous_control(id)
-    return discrete_control(id)
+    return continuous_control(id) if id.startswith("Pendulum") else discrete_control(id)
 
 
 def procgen(id: str) -> RunConfig:
@@ -43,6 +43,27 @@ def procgen(id: str) -> RunConfig:
             prefill=80_000, prefill_updates=3_000, sticky=2, rounds=2, round_steps=4_000, round_updates=750,
             exploration=0.05, behaviour_ratio=0.2, reanalyse=8, final_behaviour_updates=300,
         ),
+    )  # fmt: skip
+
+
+def dreams(id: str) -> RunConfig:
+    """A world learned from video: small pictures, latent actions, rewards that are rare; episodes of 16 steps."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=16, train_steps=16),
+        task=Task(discount=0.95, thinking=Thinking(horizon=6, candidates=64, iterations=2)),
+        perception=PerceptionConfig("cnn", latent=64, width=16),
+        world_model=WorldModelConfig(hidden=128),
+        critic=CriticConfig(hidden=128),
+        actor=ActorConfig(hidden=128),
+        model_loss=WorldModelLoss(
+            steps=5, batch=48, balance=0.5, detach_target=True, regulariser_weight=0.03, inverse=0.3
+        ),
+        behaviour=BehaviourLoss(batch=32, imitation=0.0, improvement=1.0),
+        schedule=Schedule(
+            prefill=6_000, prefill_updates=500, rounds=3, round_steps=1_000, round_updates=150,
+            behaviour_ratio=0.8, final_behaviour_updates=300,
+        ),
+        threads=1,
     )  # fmt: skip
 
 

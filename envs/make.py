@@ -16,13 +16,17 @@ from .single import SingleEnv
 
 _NAMESPACE = "forethought"
 _GENIE = "genie:"
+_SPRITE = "Sprite"
 _RECALL = f"{_NAMESPACE}/Recall-v0"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
 }
 _FORAGING = "Foraging"
-_OWN = _ROOMS | {_FORAGING: "Food, hazards and tokens; sensors energy and hazard_distance."}
+_OWN = _ROOMS | {
+    _FORAGING: "Food, hazards and tokens; sensors energy and hazard_distance.",
+    _SPRITE: "A sprite in a 16×16 box; walk to the corner. What the small Genie world shows.",
+}
 """This package's worlds besides Procgen, each with a line that describes it."""
 
 
@@ -52,9 +56,9 @@ def make_env(
     """Build the vector environment named `id`.
 
     Args:
-        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom", "DotWall" or "Foraging" (also
+        id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom", "DotWall", "Foraging" or "Sprite" (also
             "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory; "genie:FOLDER", a world learned
-            from video; or any registered Gymnasium id.
+            from video ("forethought/Genie-v0": the one that comes along); or any registered Gymnasium id.
             `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
@@ -72,7 +76,7 @@ def make_env(
         pairs: Rooms: the law of start and goal.
         pixels: Foraging: whether observations are pictures; a vector when None.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
-        max_steps: Rooms, Foraging, Genie and Gymnasium: steps until truncation.
+        max_steps: Rooms, Foraging, Sprite, Genie and Gymnasium: steps until truncation.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -123,6 +127,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     ),
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
+    _SPRITE: frozenset({"max_steps"}),
     _FORAGING: frozenset({"max_steps", "pixels"}),
     "genie": frozenset({"max_steps"}),
     "gymnasium": frozenset({"max_steps", "observation_key"}),
@@ -179,7 +184,11 @@ def _build(kind: str, name: str, num_envs: int, seed: int, options: dict[str, An
     if kind == "genie":
         from .genie import GenieVectorEnv  # noqa: PLC0415  (imports torch)
 
-        return GenieVectorEnv(name, num_envs, seed=seed, **options)
+        return GenieVectorEnv(name or None, num_envs, seed=seed, **options)
+    if kind == _SPRITE:
+        from .sprite import SpriteVectorEnv  # noqa: PLC0415  (only where asked for)
+
+        return SpriteVectorEnv(num_envs, seed=seed, **options)
     from . import foraging, rooms  # noqa: PLC0415  (only where asked for)
 
     if kind == _FORAGING:
@@ -200,6 +209,8 @@ def _resolve(id: str) -> tuple[str, str]:
     name = id.removeprefix(f"{_NAMESPACE}/").removesuffix("-v0") if id.startswith(f"{_NAMESPACE}/") else id
     if name in _OWN:
         return name, name
+    if id == f"{_NAMESPACE}/Genie-v0":
+        return "genie", ""  # the world that comes along
     for prefix in ("procgen:", "procgen-"):
         if name.startswith(prefix) and name.removeprefix(prefix) in GAMES:
             return "procgen", name.removeprefix(prefix)

@@ -23,6 +23,10 @@ class ProcgenState:
     simulator: list[bytes]
     steps: npt.NDArray[np.int64]
 
+    def repeat(self, index: int, count: int) -> ProcgenState:
+        """Environment ``index``, ``count`` times."""
+        return ProcgenState([self.simulator[index]] * count, np.full(count, int(self.steps[index])))
+
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Plain arrays for saving: `simulator` uint8 [sum of lengths], `lengths` int64 [B], `steps` int64 [B]."""
         return {

@@ -26,6 +26,7 @@ from .agent.faults import locked
 from .agent.genie_data import Importing, Recording, import_videos, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
+from .agent.genie_minari import PREFIX, import_minari
 from .agent.genie_play import PlayOptions, play
 from .agent.genie_report import card_table, label_table, write_card
 from .agent.genie_resume import CHECKPOINT, train_world
@@ -34,6 +35,7 @@ from .agent.run import provenance
 from .agent.storage import from_json
 from .envs.genie import PRETRAINED
 from .envs.make import has_levels
+from .genie_acting import clone, made, plan, subject, tell, transfer
 from .modules.genie.files import PARTS, load_settings, load_world
 from .modules.genie.latent_action import LatentActionConfig
 from .modules.genie.tokenizer import TokenizerConfig
@@ -46,10 +48,13 @@ GENIE_HELP = """\
 usage: forethought genie COMMAND …
 
   record ENV       film a policy in any environment: video to learn from, true actions kept apart
-  import FOLDER    read a folder of MP4 or GIF videos, without actions
+  import FOLDER    read a folder of MP4 or GIF videos, without actions; minari:NAME reads one of Minari's data sets
   train DATA       learn a world from video: tokenizer, latent actions, dynamics
   evaluate WORLD   the report card of a world on test video: pictures, control, what the codes mean
   play WORLD       walk through a world in the browser (this machine only), or in the terminal
+  plan [WORLD]     plan in the dream and act in the true environment, beside the same planner in the true simulator
+  transfer RUN …   agents and PPO that were trained in a dream, at work in the true environment
+  clone [WORLD]    imitate an expert seen on video without actions; how many labels it takes
 
 COMMAND --help explains a command and its options. To begin with:
 
@@ -77,6 +82,8 @@ class ImportOptions:
     importing: Annotated[Importing, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Importing)
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: data/FOLDER)")] = None
     """Where the data goes."""
+    key: str = ""
+    """Minari: the entry of Dict observations that is a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +97,9 @@ class TrainOptions:
     """Go on with the interrupted training in the folder, with its settings."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the world that the folder holds."""
+    twin_of: Annotated[Path | None, tyro.conf.arg(metavar="WORLD", help_behavior_hint="(default: none)")] = None
+    """Learn the true-action twin of this world: its settings and tokenizer, and the recorded actions for latent ones;
+    what it does better is what latent actions cost (forethought genie evaluate … --twin)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +113,8 @@ class EvaluateOptions:
     """Labelled training steps from which real actions are learned; both maps are tried with each number of them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: WORLD/evaluate)")] = None
     """Where the report goes."""
+    twin: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """The world's true-action twin (forethought genie train … --twin-of WORLD), to measure beside it."""
     device: str = "auto"
     """auto (CUDA, else CPU), cpu or cuda."""
     threads: int = 2
@@ -117,6 +129,7 @@ def genie(arguments: Sequence[str], console: Console) -> int:
     """
     commands: dict[str, Callable[[Sequence[str], Console], int]] = {
         "record": _record, "import": _import, "train": _train, "evaluate": _evaluate, "play": _play,
+        "plan": plan, "transfer": transfer, "clone": clone,
     }  # fmt: skip
     if arguments[0] not in commands:
         raise UsageError(f"genie has no command {arguments[0]!r}; expected {', '.join(commands)}")
@@ -125,44 +138,81 @@ def genie(arguments: Sequence[str], console: Console) -> int:
 
 def _record(arguments: Sequence[str], console: Console) -> int:
     about = "Film a policy in an environment. ENV is procgen:GAME, TwoRoom, DotWall or any Gymnasium id that draws."
-    id, rest = _subject("record", "ENV", "an environment", arguments)
+    id, rest = subject("record", "ENV", "an environment", arguments)
     if id != "ENV":
         has_levels(id)  # refuses an unknown id
     options = parse(RecordOptions, RecordOptions(), rest, f"forethought genie record {id}", about)
     folder = options.out or Path("data") / _slug(id)
     with RowProgress(("train", "test"), console, "frames") as progress:
         record(id, options.recording, folder, progress)
-    _tell(console, f"recorded in {folder}")
+    tell(console, f"recorded in {folder}")
     return 0
 
 
 def _import(arguments: Sequence[str], console: Console) -> int:
-    about = "Read the videos in a folder (MP4, GIF, WebM, MKV, AVI, MOV) into a data set; they need no actions."
-    source, rest = _subject("import", "FOLDER", "a folder of videos", arguments)
+    about = (
+        "Read the videos in a folder (MP4, GIF, WebM, MKV, AVI, MOV) into a data set; they need no actions. "
+        "minari:NAME reads one of Minari's data sets that is on this machine."
+    )
+    source, rest = subject("import", "FOLDER", "a folder of videos", arguments)
     options = parse(ImportOptions, ImportOptions(), rest, f"forethought genie import {source}", about)
-    folder = options.out or Path("data") / _slug(Path(source).name)
+    minari = source.startswith(PREFIX)
+    name = source.removeprefix(PREFIX) if minari else Path(source).name
+    folder = options.out or Path("data") / _slug(name)
     with RowProgress(("videos",), console, "videos") as progress:
-        import_videos(Path(source), options.importing, folder, progress["videos"])
-    _tell(console, f"imported into {folder}")
+        if minari:
+            import_minari(name, options.importing, folder, options.key, progress["videos"])
+        else:
+            import_videos(Path(source), options.importing, folder, progress["videos"])
+    tell(console, f"imported into {folder}")
     return 0
 
 
 def _train(arguments: Sequence[str], console: Console) -> int:
     about = "Learn a world from video. Ctrl-C saves; --resume goes on."
-    source, rest = _subject("train", "DATA", "a data set", arguments)
+    source, rest = subject("train", "DATA", "a data set", arguments)
     name = given("--run", rest)
-    folder = Path(name) if name else Path("runs") / "genie" / _slug(Path(source).name)
+    folder = Path(name) if name else _folder_for(source)
     if wants_help(rest):
         default = GenieTraining()
     else:
         data = VideoDataset(Path(source), "train")
-        default = default_training(data.height, data.width)
-        if "--resume" in rest:
-            default = saved_training(folder, default)
+        default = _starting_settings(folder, rest, data)
     options = parse(TrainOptions, TrainOptions(default), rest, f"forethought genie train {source}", about)
     config, folder = options.settings, options.run or folder
+    _make_way(folder, options)
+    torch.set_num_threads(config.threads)
+    test = VideoDataset(Path(source), "test")
+    story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
+    story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
+    if options.resume:
+        story["before"] = load_settings(folder)[1]
+    progress = GenieProgress(console, folder)
+    tokenizer = None if options.twin_of is None else options.twin_of / "tokenizer.safetensors"
+    try:
+        with progress:
+            told = json.loads(json.dumps(story))
+            train_world(config, (data, test), folder, progress, told, options.resume, tokenizer)
+    except KeyboardInterrupt as stop:
+        if not (folder / CHECKPOINT).is_file():
+            raise
+        again = shlex.join(["forethought", "genie", "train", source, "--run", str(folder), "--resume"])
+        tell(console, f"stopped; everything so far is saved in {folder}")
+        tell(console, f"go on with: {again}")
+        number: int = getattr(stop, "number", signal.SIGINT)
+        return 128 + number
+    tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
+    return 0
+
+
+def _make_way(folder: Path, options: TrainOptions) -> None:
+    """Refuse to write over a world that nobody gave up; remove the weights of one that was."""
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    if options.resume and options.twin_of is not None:
+        raise UsageError("--resume goes on with the settings in the folder, a twin's as well; leave --twin-of away")
+    if options.twin_of is not None and options.twin_of.absolute() == folder.absolute():
+        raise UsageError(f"{folder} is the world itself; name another folder for its twin with --run FOLDER")
     if (folder / "world.json").exists() and not options.resume:
         if not options.overwrite:
             raise ValueError(f"{folder} already holds a world; give --resume, --overwrite or another --run FOLDER")
@@ -170,24 +220,32 @@ def _train(arguments: Sequence[str], console: Console) -> int:
             for name in (*(f"{part}.safetensors" for part in PARTS), CHECKPOINT):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    torch.set_num_threads(config.threads)
-    test = VideoDataset(Path(source), "test")
-    story = {"data": {"folder": source, **data.about}, "training": dataclasses.asdict(config)} | provenance()
-    story["command"] = shlex.join(["forethought", "genie", "train", *arguments])
-    progress = GenieProgress(console, folder)
-    try:
-        with progress:
-            train_world(config, (data, test), folder, progress, json.loads(json.dumps(story)), options.resume)
-    except KeyboardInterrupt as stop:
-        if not (folder / CHECKPOINT).is_file():
-            raise
-        again = shlex.join(["forethought", "genie", "train", source, "--run", str(folder), "--resume"])
-        _tell(console, f"stopped; everything so far is saved in {folder}")
-        _tell(console, f"go on with: {again}")
-        number: int = getattr(stop, "number", signal.SIGINT)
-        return 128 + number
-    _tell(console, f"the world is in {folder} ({clock(progress.elapsed)})")
-    return 0
+
+
+def _starting_settings(folder: Path, rest: Sequence[str], data: VideoDataset) -> GenieTraining:
+    """Settings before options: those of the world that is gone on with, of the twin's world, or what suits the data."""
+    default = default_training(data.height, data.width)
+    if "--resume" in rest:
+        return saved_training(folder, default)
+    original = given("--twin-of", rest)
+    return twin_training(Path(original), data) if original else default
+
+
+def twin_training(folder: Path, data: VideoDataset) -> GenieTraining:
+    """Settings of a world's twin: the same, but for the actions.
+
+    Raises:
+        FileNotFoundError: No world there.
+        ValueError: The world does not tell how it was trained, or the data has no true actions.
+    """
+    world, about = load_settings(folder)
+    if "training" not in about:
+        raise ValueError(f"{folder}/world.json does not tell how the world was trained; train it again")
+    if not data.labelled:
+        raise ValueError(f"{data.folder} has no true actions, which a twin learns from; record data with them")
+    actions = 1 + max(int(chunk.max()) for chunk in data.labels["actions"])
+    world = dataclasses.replace(world, latent_action=dataclasses.replace(world.latent_action, actions=actions))
+    return dataclasses.replace(saved_training(folder, GenieTraining()), world=world, true_actions=True)
 
 
 def default_training(height: int, width: int) -> GenieTraining:
@@ -208,7 +266,7 @@ def saved_training(folder: Path, default: GenieTraining) -> GenieTraining:
 
 def _evaluate(arguments: Sequence[str], console: Console) -> int:
     about = "Measure a world on the test split of a data set; writes a table, JSON, charts and pictures."
-    name, rest = _subject("evaluate", "WORLD", "the folder of a world", arguments)
+    name, rest = subject("evaluate", "WORLD", "the folder of a world", arguments)
     default = EvaluateOptions(Path("DATA"))
     if "--data" not in " ".join(rest) and not wants_help(rest):
         raise UsageError("evaluate needs test video: forethought genie evaluate WORLD --data FOLDER")
@@ -217,9 +275,10 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     device = pick_device(options.device)
     folder = Path(name)
     world, data = load_world(folder, device), VideoDataset(options.data, "test")
-    out = _made(options.out or folder / "evaluate")
+    out = made(options.out or folder / "evaluate")
+    twin = None if options.twin is None else load_world(options.twin, device, need=("tokenizer", "dynamics"))
     with RowProgress(("clips",), console, "clips") as progress:
-        card = examine_world(world, data, options.settings, device, progress["clips"])
+        card = examine_world(world, data, options.settings, device, progress["clips"], twin)
     metadata = provenance() | {
         "command": shlex.join(["forethought", "genie", "evaluate", *arguments]),
         "settings": dataclasses.asdict(options.settings),
@@ -233,7 +292,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
         rows = label_curve(world, train, data, options.labels, actions, options.settings.seed, device)
         console.print(label_table(rows))
     for path in write_card(card, out, metadata, rows):
-        _tell(console, str(path))
+        tell(console, str(path))
     return 0
 
 
@@ -247,7 +306,7 @@ def _play(arguments: Sequence[str], console: Console) -> int:
     else:
         name, rest = str(PRETRAINED), arguments
     options = parse(PlayOptions, PlayOptions(), rest, "forethought genie play [WORLD]", about)
-    play(Path(name), options, lambda line: _tell(console, line))
+    play(Path(name), options, lambda line: tell(console, line))
     return 0
 
 
@@ -303,23 +362,9 @@ class GenieProgress:
             self.console.print(Text(line.strip()), soft_wrap=True)
 
 
-def _subject(command: str, name: str, what: str, arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """What a command is about, and its options; ``--help`` works without."""
-    if arguments and not arguments[0].startswith("-"):
-        return arguments[0], arguments[1:]
-    if wants_help(arguments):
-        return name, arguments
-    raise UsageError(f"{command} needs {what} first: forethought genie {command} {name} …")
+def _folder_for(source: str) -> Path:
+    return Path("runs") / "genie" / _slug(Path(source).name)
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

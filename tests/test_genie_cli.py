@@ -51,11 +51,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["genie"]) == 0
     told = capsys.readouterr().out
-    for command in ("record", "import", "train", "evaluate", "play"):
+    for command in ("record", "import", "train", "evaluate", "play", "plan", "transfer", "clone"):
         assert f"  {command} " in told
         assert main(["genie", command, "--help"]) == 0
     helped = capsys.readouterr().out
-    for option in ("--policy", "--test-share", "--world.latent-action.actions", "--prompt-frames", "--port"):
+    options = ("--policy", "--test-share", "--world.latent-action.actions", "--prompt-frames", "--port", "--meaning")
+    for option in (*options, "--twin", "--planners", "--data"):
         assert option in helped
 
 
@@ -99,6 +100,40 @@ def test_the_report_card_is_written(
     grid = np.asarray(Image.open(tmp_path / "codes.png"))
     assert grid.shape == (3 * 100 + 4, 4 * 100 + 4, 3)
     assert Image.open(tmp_path / "rollout.gif").n_frames == 3  # type: ignore[attr-defined]
+
+
+def test_a_twin_with_true_actions_stands_beside_its_world(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = trained
+    twin = tmp_path / "twin"
+    assert main(["genie", "train", str(data), "--run", str(twin), "--twin-of", str(folder)]) == 0
+    told = json.loads((twin / "world.json").read_text())
+    assert told["config"]["latent_action"]["actions"] == 8 and told["about"]["training"]["true_actions"]
+    assert told["about"]["training"]["updates"]["dynamics"] == 4  # the world's own budget
+    assert (twin / "tokenizer.safetensors").read_bytes() == (folder / "tokenizer.safetensors").read_bytes()
+    assert not (twin / "latent_action.safetensors").exists()
+    arguments = ["--data", str(data), "--clips=3", "--steps=2", "--threads=1", "--labels", "8"]
+    assert (
+        main(["genie", "evaluate", str(folder), *arguments, "--out", str(tmp_path / "one"), "--twin", str(twin)]) == 0
+    )
+    assert "twin PSNR" in capsys.readouterr().out
+    assert main(["genie", "evaluate", str(folder), *arguments, "--out", str(tmp_path / "two")]) == 0
+    both, alone = (json.loads((tmp_path / name / "card.json").read_text()) for name in ("one", "two"))
+    for row, bare in zip(both["steps"], alone["steps"], strict=True):
+        assert bare["twin"] is None and row["psnr"] == bare["psnr"]  # the twin changes nothing else
+        assert row["twin"]["psnr"]["mean"] != row["psnr"]["mean"]
+    assert both["twin_entropy"]["true"] > 0
+    assert "is the world itself" in refusal(
+        capsys, "genie", "train", str(data), "--run", str(folder), "--overwrite", "--twin-of", str(folder)
+    )
+    kept = (twin / "dynamics.safetensors").read_bytes()
+    (twin / "dynamics.safetensors").unlink()
+    again = ("genie", "train", str(data), "--run", str(twin), "--resume")
+    assert "leave --twin-of away" in refusal(capsys, *again, "--twin-of", str(folder))
+    assert main(list(again)) == 0  # it knows that it is a twin
+    assert (twin / "dynamics.safetensors").read_bytes() == kept and not (twin / "latent_action.safetensors").exists()
+    assert json.loads((twin / "world.json").read_text())["about"]["before"] == told["about"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -26,12 +26,14 @@ def python(code: str, folder: Path) -> str:
 
 def test_import_registers_every_environment() -> None:
     ids = [id for id in gymnasium.registry if id.startswith("forethought/")]
-    assert len(ids) == 20
+    assert len(ids) == 22
     assert {
         "forethought/procgen-coinrun-v0",
         "forethought/TwoRoom-v0",
         "forethought/DotWall-v0",
+        "forethought/Sprite-v0",
         "forethought/Foraging-v0",
+        "forethought/Recall-v0",
         "forethought/Genie-v0",
     } <= set(ids)
 

@@ -173,8 +173,10 @@ class VideoDataset:
 
     @cached_property
     def labelled(self) -> bool:
-        """Whether all actions are known."""
-        return all(bool((chunk != UNKNOWN).all()) for chunk in self.labels["actions"])
+        """Whether all actions are known; none needs to leave the last frame of a clip."""
+        lasts = [np.append(clips[1:] != clips[:-1], True) for clips in self._clips]
+        pairs = zip(self.labels["actions"], lasts, strict=True)
+        return all(bool(((chunk != UNKNOWN) | last).all()) for chunk, last in pairs)
 
     def starts(self, steps: int) -> NDArray[np.int64]:
         """Where windows of ``steps`` frames can begin ``[n, 2]``: chunk and place in it.

@@ -11,23 +11,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from forethought.envs.sprite import MOVES, SIDE, SPRITE, draw
 from forethought.modules.genie.video import Clip, VideoWriter, write_about
 from numpy.typing import NDArray
 
-SIDE, SPRITE, STRIDE = 16, 4, 4
-MOVES = np.array([(0, 0), (0, -1), (0, 1), (-1, 0), (1, 0)]) * STRIDE
-"""Stay, left, right, up, down: rows and columns."""
-BACKGROUNDS = np.array([(20, 20, 60)], np.uint8)
-COLOURS = np.array([(250, 220, 40)], np.uint8)
-
-
-def draw(position: NDArray[np.int64], background: NDArray[np.uint8], colour: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures ``[n, 16, 16, 3]`` of sprites at ``position [n, 2]``."""
-    pixels = np.broadcast_to(background[:, None, None], (len(position), SIDE, SIDE, 3)).copy()
-    offset = np.arange(SPRITE)
-    rows, columns = position[:, :1] + offset, position[:, 1:] + offset
-    pixels[np.arange(len(position))[:, None, None], rows[:, :, None], columns[:, None]] = colour[:, None, None]
-    return pixels
+STRIDE = SPRITE
 
 
 def clips(count: int, steps: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -41,9 +29,7 @@ def clips(count: int, steps: int, seed: int) -> tuple[NDArray[np.uint8], NDArray
         inside = ((after >= 0) & (after <= SIDE - SPRITE)).all(-1)
         actions[:, step] = (generator.random(inside.shape) * inside).argmax(1)
         places[:, step + 1] = after[np.arange(count), actions[:, step]]
-    background = BACKGROUNDS[generator.integers(len(BACKGROUNDS), size=count)].repeat(steps, 0)
-    colour = COLOURS[generator.integers(len(COLOURS), size=count)].repeat(steps, 0)
-    return draw(places.reshape(-1, 2), background, colour).reshape(count, steps, SIDE, SIDE, 3), actions
+    return draw(places.reshape(-1, 2)).reshape(count, steps, SIDE, SIDE, 3), actions
 
 
 def find(frames: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,25 @@ def test_stopping_anywhere_changes_nothing(config: GenieTraining, data: VideoDat
         "dynamics.safetensors", "latent_action.safetensors", "outcomes.safetensors", "prompts.npy",
         "tokenizer.safetensors", "world.json",
     ]  # fmt: skip
+
+
+def test_a_twin_that_was_stopped_keeps_the_tokenizer_of_its_world(data: VideoDataset, tmp_path: Path) -> None:
+    """Stopped in its dynamics and in its outcomes, it is the twin that was not; it has no latent actions to learn."""
+    live(LONG, data, tmp_path / "world")
+    tokenizer = tmp_path / "world" / "tokenizer.safetensors"
+    config, watches = replace(LONG, seed=5, true_actions=True), {}
+    for name, stops in {"whole": (), "parts": (2, 7)}.items():
+        watch = watches[name] = Watch()
+        for number, stop in enumerate((*stops, None)):
+            watch.at = {} if stop is None else {stop: lambda: signal.raise_signal(signal.SIGTERM)}
+            begin = None if number else tokenizer
+            with pytest.raises(Stopped) if stop is not None else nullcontext():
+                train_world(config, (data, data), tmp_path / name, watch, {}, number > 0, begin)
+    assert repr(watches["parts"].told) == repr(watches["whole"].told)
+    assert {phase for phase, _, _ in watches["whole"].told} == {"dynamics", "outcomes"}
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    assert (tmp_path / "parts" / "tokenizer.safetensors").read_bytes() == tokenizer.read_bytes()
+    assert not (tmp_path / "parts" / "latent_action.safetensors").exists()
 
 
 @pytest.mark.parametrize("forgotten", ["numbers", "generator", "averages"])

@@ -88,6 +88,25 @@ def test_rewards_and_endings_are_learned_from_labels(tmp_path: Path) -> None:
         assert abs(float(ending.mean()) - (action == 2)) < 0.2
 
 
+def test_the_last_step_of_an_episode_is_told_although_no_frame_follows(tmp_path: Path) -> None:
+    """Its code is the one that its true action has elsewhere: here the next number."""
+    data = noise(tmp_path / "data", 12)
+    one, _ = trainer(data, tmp_path / "world")
+    truth = torch.from_numpy(data.read_label("actions", one.cached.starts, CONTEXT - 1))
+    one.cached = replace(one.cached, actions=(truth + 1) % ACTIONS)
+    before = one.told()
+    assert len(before.codes) == len(one.cached.starts) and (before.codes[:, -1] == -1).all()
+    final = data.starts(CONTEXT)[[0, -1]]  # the first and the last window end an episode
+    for chunk, place in final:
+        data.labels["ended"][chunk][place + CONTEXT - 1] = True
+        data.labels["rewards"][chunk][place + CONTEXT - 1] = 7.0
+    told = one.told()
+    last = torch.from_numpy(data.read_label("actions", final, CONTEXT)[:, -1])
+    assert torch.equal(told.codes[-2:, -1], (last + 1) % ACTIONS)
+    assert told.rewards[-2:, -1].tolist() == [7, 7] and told.ended[-2:, -1].tolist() == [1, 1]
+    assert torch.equal(told.tokens[-2:], one.encode(final).tokens)
+
+
 def test_true_actions_can_take_the_place_of_latent_ones(tmp_path: Path) -> None:
     data = noise(tmp_path / "data", 12)
     one, _ = trainer(data, tmp_path / "world", replace(TINY, true_actions=True))

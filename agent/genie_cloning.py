@@ -1,0 +1,216 @@
+"""Imitating an expert seen on video alone: codes for actions first, then a few labels for what the codes mean.
+
+As in Genie (2402.15391, section 3.3): the latent action model names what happens between the expert's frames, a policy
+learns to do the same by cross-entropy, and a map from codes to real actions is learned from N labelled steps. Beside
+it the same network that imitates all true actions (the oracle), and chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..modules.genie.video import VideoDataset
+from ..modules.genie.world import Genie
+from ..modules.perception import Perception, PerceptionConfig
+from .agent import Decision
+from .genie_contest import Contestant, chance, expert
+from .genie_decoding import Labelled, label_windows
+from .genie_real import Home, LatentBehaviour, Meaning, learn_map
+from .interaction import Behaviour, Observation, VectorEnv
+
+Told = Callable[[int, int], None]
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Cloning:
+    """How an expert is imitated."""
+
+    labels: tuple[int, ...] = (16, 64, 256, 1024)
+    """Labelled steps of the expert from which the meaning of codes is learned."""
+    meanings: tuple[Meaning, ...] = ("dictionary",)
+    """dictionary, decoder or both."""
+    steps: int = 20_000
+    """Steps of video that are imitated, at most."""
+    updates: int = 1_000
+    """Updates of a policy."""
+    batch: int = 64
+    """Steps per update."""
+    learning_rate: float = 1e-3
+    """Learning rate (AdamW)."""
+    latent: int = 64
+    """Width of the policy's perception."""
+    channels: int = 16
+    """Channels of its widest convolution."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Steps of an expert: frames uint8 ``[n, H, W, 3]``, and what is known of the step that leaves each."""
+
+    frames: NDArray[np.uint8]
+    known: Labelled
+
+
+class ClonedPolicy(nn.Module):
+    """Frames ``[B, H, W, 3]`` to logits ``[B, actions]``."""
+
+    def __init__(self, config: Cloning, shape: tuple[int, ...], actions: int) -> None:
+        super().__init__()
+        self.perception = Perception(PerceptionConfig("cnn", config.latent, width=config.channels), shape)
+        self.head = nn.Linear(config.latent, actions)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.perception(frames.unsqueeze(1)))
+        return logits
+
+
+class CloneBehaviour:
+    """A cloned policy at work: the likeliest action for each frame."""
+
+    def __init__(self, policy: ClonedPolicy, device: torch.device) -> None:
+        self.policy, self.device = policy, device
+
+    @torch.no_grad()
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Decide for all environments at once."""
+        chosen = self.policy(torch.from_numpy(observation).to(self.device)).argmax(-1).cpu().numpy()
+        return Decision(chosen, np.zeros((len(first), 1), np.float32), None, np.zeros(len(first), np.bool_), 0)
+
+
+def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device: torch.device) -> Watched:
+    """Steps of video in random order, each from two frames alone, so that an episode's first steps are among them.
+
+    Where no frame follows an episode's last step (Procgen), that step is missing, for the oracle as well.
+
+    Raises:
+        ValueError: The data has no true actions, or no clips of two frames.
+    """
+    if not data.labelled:
+        raise ValueError(f"{data.folder} has no true actions to compare with; record an expert with them")
+    starts = data.starts(2)
+    chosen = starts[np.random.default_rng(seed).permutation(len(starts))[:most]]
+    windows = [data.read(chosen[begin : begin + _CHUNK], 2) for begin in range(0, len(chosen), _CHUNK)]
+    truth = torch.from_numpy(data.read_label("actions", chosen, 2)[:, 0])
+    return Watched(np.concatenate(windows)[:, 0], label_windows(world, windows, truth, device))
+
+
+def clone(
+    watched: Watched,
+    actions: Tensor,
+    count: int,
+    config: Cloning,
+    seed: int,
+    device: torch.device,
+    progress: Told | None = None,
+) -> ClonedPolicy:
+    """A policy that learned to take ``actions [n]`` (of ``count``, codes or true ones) where the expert did."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = ClonedPolicy(config, watched.frames.shape[1:], count).to(device).train()
+    optimiser = torch.optim.AdamW(policy.parameters(), config.learning_rate, weight_decay=1e-2)
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.from_numpy(watched.frames)
+    for update in range(config.updates):
+        chosen = torch.randint(len(frames), (config.batch,), generator=generator)
+        loss = F.cross_entropy(policy(frames[chosen].to(device)), actions[chosen.to(actions.device)])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if progress is not None:
+            progress(update + 1, config.updates)
+    return policy.eval()
+
+
+def clones(
+    world: Genie,
+    home: Home,
+    data: VideoDataset,
+    config: Cloning,
+    seed: int,
+    device: torch.device,
+    progress: Told | None = None,
+) -> list[Contestant]:
+    """The clone by number of labels, its oracle, the expert where it can be asked, and chance.
+
+    Args:
+        world: In evaluation mode, on ``device``; it may never have seen an expert.
+        home: Where the expert was recorded.
+        data: The expert's video; its true actions serve the oracle and, a few of them, as labels.
+        config: How.
+        seed: Of draws and weights.
+        device: Where the world is.
+        progress: Told of updates, of both policies together.
+
+    Raises:
+        ValueError: Numbers out of range, or data without true actions.
+    """
+    check_cloning(config)
+    watched = watch_expert(world, data, config.steps, seed, device)
+    known = watched.known
+
+    def second(done: int, wanted: int) -> None:
+        if progress is not None:
+            progress(wanted + done, 2 * wanted)
+
+    def half(done: int, wanted: int) -> None:
+        if progress is not None:
+            progress(done, 2 * wanted)
+
+    latent = clone(watched, known.codes, world.actions, config, seed, device, half)
+    actions = 1 + int(known.actions.max())
+    oracle = clone(watched, known.actions, actions, config, seed, device, second)
+    found = [
+        _by_labels(world, latent, known, count, meaning, seed, device)
+        for meaning in config.meanings
+        for count in config.labels
+    ]
+    env = home.build(1, "test", seed)
+    try:
+        found += [_oracle(world, oracle, len(known.actions), device), *expert(env), chance(home, seed)]
+    finally:
+        env.close()
+    return found
+
+
+def _by_labels(
+    world: Genie, policy: ClonedPolicy, known: Labelled, count: int, meaning: Meaning, seed: int, device: torch.device
+) -> Contestant:
+    few = Labelled(known.codes[:count], known.actions[:count], known.features[:count])
+    actions = learn_map(world, few, meaning, seed)
+
+    def begin(env: VectorEnv) -> Behaviour:
+        return LatentBehaviour(env, world, CloneBehaviour(policy, device), actions, device, frames=1)
+
+    return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "imitates codes")
+
+
+def _oracle(world: Genie, policy: ClonedPolicy, count: int, device: torch.device) -> Contestant:
+    def begin(env: VectorEnv) -> Behaviour:
+        return LatentBehaviour(env, world, CloneBehaviour(policy, device), None, device, frames=1)
+
+    return Contestant("clone of true actions", begin, f"oracle, {count} labels")
+
+
+def check_cloning(config: Cloning) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name in ("steps", "updates", "batch", "latent", "channels"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    if not config.labels or min(config.labels) < 1 or not config.meanings:
+        raise ValueError(
+            f"labels are {list(config.labels)} and meanings {list(config.meanings)}; expected numbers of at least 1 "
+            "and at least one meaning"
+        )

@@ -1,0 +1,253 @@
+"""Who learned or plans in a dream, measured in the true environment beside chance and upper bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+
+from ..envs.genie import PRETRAINED
+from ..modules.configurator import Task, Thinking
+from ..modules.genie.files import has_outcomes, load_settings, load_world
+from ..modules.genie.world import Genie
+from ..modules.types import Mode
+from ..planners import Budget, make_planner
+from .agent import Agent
+from .checkpoint import load_agent
+from .checkup import HELD_OUT_SEED
+from .evaluation import Progress, Result, evaluate
+from .genie_data import recorded_behaviour
+from .genie_planning import DreamBehaviour
+from .genie_real import ActionMap, Home, LatentBehaviour, Meaning, learn_map, need_home, play_labels
+from .interaction import Behaviour, VectorEnv
+from .oracle import ExpertBehaviour, OracleBehaviour, Savable
+from .ppo import Reactive, holds_ppo, load_ppo
+from .statistics import Interval, mean_interval, wilson
+
+MODES: tuple[Mode, ...] = ("mode-1", "mode-2")
+_GENIE = "genie:"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who plays a row: how it begins to act in the true environment."""
+
+    name: str
+    begin: Callable[[VectorEnv], Behaviour]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A world, where it was recorded, and what its codes mean there."""
+
+    folder: Path
+    world: Genie
+    home: Home
+    actions: ActionMap | None
+    device: torch.device
+
+    def latent(self, inner: Behaviour, env: VectorEnv) -> Behaviour:
+        """Whoever decides on codes, as a behaviour of the true environment."""
+        return LatentBehaviour(env, self.world, inner, self.actions, self.device)
+
+
+@dataclass(frozen=True)
+class DreamPlanning:
+    """How is planned, in the dream and in the true simulator alike."""
+
+    planners: tuple[str, ...] = ("categorical_cem", "random_shooting")
+    """Planners of discrete actions."""
+    horizon: int = 6
+    """Steps of a course."""
+    candidates: int = 64
+    """Courses per iteration."""
+    iterations: int = 2
+    """Iterations per decision."""
+    discount: float = 0.95
+    """γ: below 1, or a reward now and one later count alike."""
+    simulator: bool = True
+    """Plan in the true simulator as well, where it can be saved (Procgen, Sprite): the upper bound."""
+
+
+def enter(folder: Path, labels: int, meaning: Meaning, seed: int, device: torch.device) -> Arena:
+    """Read a world, build its home and learn what its codes mean.
+
+    Raises:
+        FileNotFoundError: No world there.
+        ValueError: The world does not tell where it was recorded, or labels below 1.
+    """
+    about = load_settings(folder)[1]
+    home = need_home(about, str(folder))
+    world = load_world(folder, device)
+    known = play_labels(world, home, labels, seed, device)
+    return Arena(folder, world, home, learn_map(world, known, meaning, seed), device)
+
+
+def contest(
+    home: Home,
+    contestants: Sequence[Contestant],
+    episodes: int,
+    seed: int,
+    progress: Mapping[str, Progress] | None = None,
+) -> list[Result]:
+    """One episode for each contestant in each of ``episodes`` environments, the same for all, on test levels.
+
+    Raises:
+        ValueError: No episodes.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}, expected at least 1")
+    rows = []
+    unseen = HELD_OUT_SEED + seed
+    for one in contestants:
+        env = home.build(episodes, "test", unseen)
+        try:
+            tell = (progress or {}).get(one.name)
+            row = evaluate(one.name, env, one.begin(env), seed=unseen, note=one.note, progress=tell)
+        finally:
+            env.close()
+        rows.append(replace(row, world=home.id))
+    return rows
+
+
+def chance(home: Home, seed: int) -> Contestant:
+    """Random play, of the actions that were recorded."""
+    recording = replace(home.recording, policy="random", seed=seed)
+    return Contestant("random", lambda env: recorded_behaviour(recording, env, "test", home.id), "floor")
+
+
+def expert(env: VectorEnv) -> list[Contestant]:
+    """The scripted expert, where the environment has one."""
+    if not hasattr(env.unwrapped, "expert_action"):
+        return []
+    return [Contestant("expert", ExpertBehaviour, "scripted")]
+
+
+def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contestant]:
+    """Every planner in the dream and in the true simulator, and chance.
+
+    Raises:
+        ValueError: The world has no outcome heads, or settings out of range.
+    """
+    if not has_outcomes(arena.folder):
+        raise ValueError(
+            f"{arena.folder} has not learned rewards, which plans are made for; go on with its training: "
+            "forethought genie train DATA --resume --updates.outcomes 1000"
+        )
+    for name in ("horizon", "candidates", "iterations"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} is {getattr(settings, name)}, expected at least 1")
+    if not settings.planners or not 0 < settings.discount <= 1:
+        raise ValueError(
+            f"planners are {list(settings.planners)} and discount {settings.discount}; expected some, and a number "
+            "above 0 up to 1"
+        )
+    found = [_in_dream(arena, settings, name, seed) for name in settings.planners]
+    with_simulator = settings.simulator and _savable(arena.home)
+    if with_simulator:
+        found += [_in_simulator(arena.home, settings, name, seed) for name in settings.planners]
+    return [*found, chance(arena.home, seed)]
+
+
+def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Contestant:
+    planner = make_planner(name, spaces.Discrete(arena.world.actions))
+    budget = Budget(settings.horizon, settings.candidates, settings.iterations)
+
+    def begin(env: VectorEnv) -> Behaviour:
+        inner = DreamBehaviour(arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device)
+        return arena.latent(inner, env)
+
+    return Contestant(f"dream, {name}", begin, "latent actions")
+
+
+def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> Contestant:
+    thinking = Thinking(horizon=settings.horizon, candidates=settings.candidates, iterations=settings.iterations)
+    task = Task(discount=settings.discount, thinking=thinking)
+
+    def begin(env: VectorEnv) -> Behaviour:
+        copies = home.build(settings.candidates, "test", seed)
+        planner = make_planner(name, env.single_action_space)  # type: ignore[arg-type]
+        return OracleBehaviour(env, copies, task, home.recording.action_repeat, seed, planner)
+
+    return Contestant(f"simulator, {name}", begin, "true actions, upper bound")
+
+
+def _savable(home: Home) -> bool:
+    env = home.build(1, "test", 0)
+    try:
+        return isinstance(env.unwrapped, Savable)
+    finally:
+        env.close()
+
+
+def world_of(folder: Path) -> Path:
+    """The dream that a run was trained in.
+
+    Raises:
+        ValueError: It was not trained in a dream.
+    """
+    id = load_ppo(folder, "cpu").config.env.id if holds_ppo(folder) else load_agent(folder, device="cpu").config.env.id
+    if id == "forethought/Genie-v0":
+        return PRETRAINED
+    if not id.startswith(_GENIE):
+        raise ValueError(f"{folder} was trained in {id}, not in a dream; train in genie:WORLD or forethought/Genie-v0")
+    return Path(id.removeprefix(_GENIE))
+
+
+def trained(arena: Arena, folder: Path, sample: bool, seed: int) -> list[Contestant]:
+    """The rows of a run that was trained in the arena's dream: PPO, or an agent in both modes.
+
+    Raises:
+        ValueError: It was trained in another dream.
+    """
+    who: Agent | Reactive = load_ppo(folder) if holds_ppo(folder) else load_agent(folder)
+    shape = (arena.world.config.height, arena.world.config.width, 3)
+    space = spaces.Discrete(arena.world.actions)
+    if (who.spaces.shape, who.spaces.action) != (shape, space):
+        raise ValueError(
+            f"{folder} sees {who.spaces.shape} and takes {who.spaces.action}; {arena.folder} shows {shape} and takes "
+            f"{space}; was the world trained again?"
+        )
+    if isinstance(who, Agent):
+        return [_in_mode(arena, folder, who, mode, sample) for mode in MODES]
+    from .sb3 import PolicyBehaviour  # noqa: PLC0415  (imports Stable-Baselines3)
+
+    policy = who.policy
+
+    def begin(env: VectorEnv) -> Behaviour:
+        return arena.latent(PolicyBehaviour(policy, space, seed, sample), env)
+
+    return [Contestant(f"{folder.name}: ppo", begin, "trained in the dream")]
+
+
+def _in_mode(arena: Arena, folder: Path, agent: Agent, mode: Mode, sample: bool) -> Contestant:
+    def begin(env: VectorEnv) -> Behaviour:
+        return arena.latent(agent.begin(env.num_envs, mode, sample and mode == "mode-1"), env)
+
+    return Contestant(f"{folder.name}: {mode}", begin, "trained in the dream")
+
+
+def rows_as_json(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """Rows with their intervals and every return."""
+    return [
+        {
+            "name": row.name,
+            "note": row.note,
+            "episodes": len(row.episodes),
+            "return": _plain(mean_interval(row.returns)),
+            "success": _plain(wilson(int(row.successes.sum()), len(row.episodes))),
+            "milliseconds": row.milliseconds,
+            "calls": row.calls,
+            "returns": row.returns.tolist(),
+        }
+        for row in rows
+    ]
+
+
+def _plain(value: Interval) -> list[float | None]:
+    return [value.mean, *((value.low, value.high) if value.known else (None, None))]

@@ -1,0 +1,186 @@
+"""What was learned or planned in dreams, in the true environment: the small world that comes along and its sprite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forethought.agent.agent import Decision
+from forethought.agent.evaluation import Result
+from forethought.agent.genie_cloning import Cloning, clones
+from forethought.agent.genie_contest import Arena, Contestant, DreamPlanning, chance, contest, enter, planners_of
+from forethought.agent.genie_data import Recording, record
+from forethought.agent.genie_play import PlayOptions, Session
+from forethought.agent.genie_real import (
+    ActionMap,
+    Home,
+    LatentBehaviour,
+    TrueSide,
+    Window,
+    home_of,
+    learn_map,
+    need_home,
+    play_labels,
+)
+from forethought.envs.genie import PRETRAINED
+from forethought.envs.sprite import MOVES, SpriteState, SpriteVectorEnv, draw
+from forethought.modules.genie.decoding import ActionDictionary
+from forethought.modules.genie.video import VideoDataset
+
+from ..modules.genie.small import make, save
+from .sprites import find
+
+CPU = torch.device("cpu")
+EPISODES = 24
+
+
+@pytest.fixture(scope="module")
+def arena() -> Arena:
+    torch.set_num_threads(1)
+    return enter(PRETRAINED, 64, "dictionary", 0, CPU)
+
+
+def shuffled(arena: Arena) -> Arena:
+    """Every code means what another one does."""
+    assert arena.actions is not None
+    wrong = ActionDictionary(arena.world.actions, len(MOVES))
+    wrong.counts = arena.actions.dictionary.counts.roll(1, 0)
+    return replace(arena, actions=ActionMap(wrong))
+
+
+def success(row: Result) -> float:
+    return float(row.successes.mean())
+
+
+class Always:
+    """Takes one code for ever."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def act(self, observation: np.ndarray, first: np.ndarray, active: np.ndarray) -> Decision:
+        count = len(first)
+        assert observation.shape == (count, 16, 16, 3)
+        return Decision(np.full(count, self.code), np.zeros((count, 1), np.float32), None, first & False, 0)
+
+
+def test_a_world_knows_where_it_comes_from(tmp_path: Path) -> None:
+    home = Home("Sprite", Recording(height=16, width=16, actions=(0, 2)))
+    told = {"data": {"env": "Sprite", "recording": {"height": 16, "width": 16, "actions": [0, 2]}}}
+    assert home_of(told) == home
+    assert home_of({"data": "noise"}) is None and home_of({"data": {"videos": "folder"}}) is None
+    with pytest.raises(ValueError, match="does not say which environment it shows"):
+        need_home({}, "some world")
+    with pytest.raises(ValueError, match="settings that Recording does not know: speed"):
+        home_of({"data": {"env": "Sprite", "recording": {"speed": 2}}})
+    with pytest.raises(ValueError, match="mapped to Discrete ones only"):
+        Home("TwoRoom", Recording()).build(1, "train", 0)
+    with pytest.raises(ValueError, match="does not say which environment"):
+        enter(save(make(), tmp_path), 8, "dictionary", 0, CPU)
+
+
+@pytest.mark.parametrize("meaning", ["dictionary", "decoder"])
+def test_codes_do_in_the_true_environment_what_they_do_in_the_dream(arena: Arena, meaning: str) -> None:
+    known = play_labels(arena.world, arena.home, 64, 1, CPU)
+    actions = learn_map(arena.world, known, meaning, 0)  # type: ignore[arg-type]
+    session = Session(PRETRAINED, PlayOptions(beside=False))
+    env = arena.home.build(1, "test", 0)
+    places = np.array([[4, 4], [8, 4], [4, 8]])
+    ways = set()
+    for code in range(5):
+        for place in places:
+            env.reset(seed=0)
+            env.unwrapped.set_state(replace(env.unwrapped.get_state(), places=place[None]))  # type: ignore[attr-defined]
+            picture = draw(place[None])
+            behaviour = LatentBehaviour(env, arena.world, Always(code), actions, CPU)
+            decision = behaviour.act(picture, np.ones(1, np.bool_), np.ones(1, np.bool_))
+            true = find(env.step(decision.action)[0])[0]
+            session.env.begin_from(picture[:, None])
+            assert np.array_equal(find(session.env.step(np.array([code]))[0])[0], true)
+            ways.add(tuple((true - place).tolist()))
+    assert ways == {tuple(move) for move in MOVES.tolist()}
+
+
+def test_windows_begin_anew_with_episodes(arena: Arena) -> None:
+    window = Window(2, arena.world)
+    pictures = np.random.default_rng(0).integers(256, size=(4, 2, 16, 16, 3)).astype(np.uint8)
+    window.see(pictures[0], np.array([True, True]))
+    window.see(pictures[1], np.array([False, False]))
+    seen = window.see(pictures[2], np.array([False, True]))
+    assert np.array_equal(seen[0], pictures[:3, 0])
+    assert np.array_equal(seen[1], pictures[[2, 2, 2], 1])
+
+
+def test_the_true_side_ends_and_begins_again(arena: Arena) -> None:
+    assert arena.actions is not None
+    side = TrueSide(arena.world, arena.home, arena.actions, 0)
+    side.reset()
+    names = {}
+    for code in range(5):
+        side.step(code)
+        names[side.taken] = code
+    assert set(names) == {"stay", "left", "right", "up", "down"}
+    side.reset()
+    for code in [names["right"]] * 3 + [names["down"]] * 3:
+        side.step(code)
+    assert side.ended and side.total == 1
+    assert np.array_equal(find(side.frame), [12, 12])
+    side.step(names["left"])
+    assert np.array_equal(find(side.frame), [12, 12])  # nothing happens any more
+    clip = side.reset()
+    assert not side.ended and side.total == 0 and clip.shape == (1, 1, 16, 16, 3)
+
+
+def walk(one: Contestant, steps: int = 7) -> int:
+    """How many of eight sprites, three moves from the corner, come there in time."""
+    env = SpriteVectorEnv(8)
+    env.reset(seed=0)
+    places = np.array([(12, 0), (0, 12), (8, 4), (4, 8)] * 2)
+    env.set_state(SpriteState(places, np.zeros(8, np.int64)))
+    behaviour, observation = one.begin(env), draw(places)
+    first, active, arrived = np.ones(8, np.bool_), np.ones(8, np.bool_), 0
+    for _ in range(steps):
+        decision = behaviour.act(observation, first, active)
+        observation, reward, *_ = env.step(decision.action)
+        arrived += int((reward * active).sum())
+        active &= reward == 0
+        first = ~active
+        if not active.any():
+            break
+    return arrived
+
+
+def test_plans_made_in_the_dream_work_in_the_true_environment(arena: Arena) -> None:
+    settings = DreamPlanning(("categorical_cem",), horizon=4, candidates=64, iterations=2)
+    dream, simulator, random = planners_of(arena, settings, 0)
+    assert [dream.name, simulator.name] == ["dream, categorical_cem", "simulator, categorical_cem"]
+    assert walk(dream) >= 7 and walk(simulator) >= 7
+    assert max(walk(random), walk(planners_of(shuffled(arena), settings, 0)[0])) <= 3
+
+
+def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
+    record("Sprite", Recording(1_500, 60, height=16, width=16, policy="expert"), tmp_path / "expert")
+    config = Cloning(labels=(1, 32), updates=150, channels=8, latent=32)
+    data = VideoDataset(tmp_path / "expert", "train")
+    found = clones(arena.world, arena.home, data, config, 0, CPU)
+    rows = {row.name: success(row) for row in contest(arena.home, found, EPISODES, 0)}
+    assert rows["clone, 32 labels, dictionary"] >= 0.9 and rows["clone of true actions"] >= 0.9
+    assert rows["expert"] == 1
+    assert max(rows["random"], rows["clone, 1 labels, dictionary"]) <= 0.6  # one label names one action
+
+
+def test_rows_need_rewards_episodes_and_a_known_world(arena: Arena, tmp_path: Path) -> None:
+    bare = save(make(), tmp_path, parts=("tokenizer", "latent_action", "dynamics"))
+    with pytest.raises(ValueError, match="has not learned rewards"):
+        planners_of(replace(arena, folder=bare), DreamPlanning(), 0)
+    for wrong in ({"horizon": 0}, {"planners": ()}, {"discount": 0.0}):
+        with pytest.raises(ValueError):
+            planners_of(arena, DreamPlanning(**wrong), 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="episodes is 0"):
+        contest(arena.home, [chance(arena.home, 0)], 0, 0)
+    with pytest.raises(ValueError, match="labels is 0"):
+        play_labels(arena.world, arena.home, 0, 0, CPU)
+    assert isinstance(chance(arena.home, 0), Contestant)

@@ -1,0 +1,84 @@
+"""`forethought genie plan, transfer and clone`, and training in dreams, by command.
+
+In the small world that comes along. What is trained here learns nothing, it is too short; that dreams teach is measured
+in docs/genie.md.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from forethought.cli import main
+
+from .test_genie_cli import refusal
+
+FEW = ("--episodes=4", "--threads=1", "--device=cpu")
+AGENT = (
+    "--env.num-envs=4", "--schedule.prefill=64", "--schedule.prefill-updates=2", "--schedule.rounds=1",
+    "--schedule.round-steps=16", "--schedule.round-updates=2", "--schedule.final-behaviour-updates=2",
+    "--task.thinking.candidates=4", "--task.thinking.horizon=2", "--model-loss.batch=4", "--behaviour.batch=4",
+    "--device=cpu",
+)  # fmt: skip
+
+
+def test_agents_and_ppo_are_carried_over_from_a_dream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ppo, agent = tmp_path / "reactive", tmp_path / "agent"
+    options = ("--steps=32", "--rollout=16", "--env.num-envs=2", "--minibatches=2", "--threads=1", "--device=cpu")
+    assert main(["ppo", "forethought/Genie-v0", "--run", str(ppo), "--env.train-steps=8", *options]) == 0
+    assert main(["train", "forethought/Genie-v0", "--run", str(agent), *AGENT]) == 0
+    out = tmp_path / "rows"
+    assert main(["genie", "transfer", str(ppo), str(agent), "--labels=32", "--out", str(out), *FEW]) == 0
+    told = json.loads((out / "rows.json").read_text())
+    names = ["reactive: ppo", "agent: mode-1", "agent: mode-2", "expert", "random"]
+    assert [row["name"] for row in told["rows"]] == names and told["metadata"]["env"] == "Sprite"
+    assert told["rows"][3]["return"][0] == 1 and all(len(row["returns"]) == 4 for row in told["rows"])
+    shown = capsys.readouterr().out
+    for name in names:
+        assert name in shown
+
+
+def test_planning_by_command(tmp_path: Path) -> None:
+    few = ("--planners", "random_shooting", "--horizon=2", "--candidates=4", "--iterations=1", "--labels=32")
+    assert main(["genie", "plan", "--out", str(tmp_path), *few, *FEW]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["dream, random_shooting", "simulator, random_shooting", "random"]
+    assert [row["calls"] for row in rows] == [8, 8, 0]
+
+
+def test_cloning_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "expert"
+    record = ("--steps=64", "--test-steps=16", "--num-envs=4", "--height=16", "--width=16", "--policy=expert")
+    assert main(["genie", "record", "Sprite", "--out", str(data), *record]) == 0
+    options = (
+        "--labels",
+        "2",
+        "8",
+        "--meanings",
+        "dictionary",
+        "decoder",
+        "--updates=2",
+        "--channels=8",
+        "--latent=16",
+    )
+    assert main(["genie", "clone", "--data", str(data), "--out", str(tmp_path), *options, *FEW]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [
+        *(f"clone, {count} labels, {meaning}" for meaning in ("dictionary", "decoder") for count in (2, 8)),
+        "clone of true actions", "expert", "random",
+    ]  # fmt: skip
+    assert "needs an expert's video" in refusal(capsys, "genie", "clone")
+    assert "labels are [0]" in refusal(capsys, "genie", "clone", "--data", str(data), "--labels", "0")
+
+
+def test_bad_input_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "needs run folders first" in refusal(capsys, "genie", "transfer")
+    assert "there is no run folder nowhere" in refusal(capsys, "genie", "transfer", "nowhere")
+    assert "no Genie world" in refusal(capsys, "genie", "plan", "nowhere")
+    assert "unknown planner 'guess'" in refusal(capsys, "genie", "plan", "--planners", "guess", "--labels=8")
+    assert "no complete data set" in refusal(capsys, "genie", "clone", "--data", "nowhere")
+    options = ("--steps=32", "--rollout=16", "--env.num-envs=2", "--minibatches=2", "--threads=1", "--device=cpu")
+    assert main(["ppo", "Sprite", "--run", str(tmp_path / "true"), *options]) == 0
+    assert "was trained in Sprite, not in a dream" in refusal(capsys, "genie", "transfer", str(tmp_path / "true"))
