@@ -130,8 +130,13 @@ class Schedule:
     """Decisions collected at random before learning begins."""
     prefill_updates: int = 1_000
     """World-model updates on the prefill."""
+    prefill_behaviour: int = 0
+    """Critic and actor updates on the prefill, so that the first round is not played by an actor that knows nothing."""
     rounds: int = 0
     """Rounds of collecting with the agent and learning after that."""
+    rest: int | None = None
+    """Rounds after which perception comes to rest: latents are then computed once, and the rounds that are left train
+    the predictor alone, which is cheap; None: after the last round."""
     round_steps: int = 2_000
     """Decisions per round, over all environments."""
     round_updates: int = 200
@@ -147,7 +152,7 @@ class Schedule:
     behaviour_ratio: float = 1.0
     """Critic and actor updates per world-model update during the rounds."""
     predictor_updates: int = 0
-    """World-model updates after the rounds with perception at rest, on latents that are computed once: cheap ones."""
+    """World-model updates when perception comes to rest, on latents that are computed once: cheap ones."""
     predictor_batch: int = 128
     """Windows per update of these."""
     predictor_steps: int = 0
@@ -179,6 +184,14 @@ class BehaviourLoss:
     """Goal tasks: courses of action of those short plans."""
     hindsight: int = 1
     """Goal tasks: goals that the same short plans are judged by; imagining costs most, and it is done once."""
+    walks: float = 0.0
+    """Goal tasks: weight of the critic's loss on what remembered walks really cost, beside that on short plans, which
+    believe in every gap that the world model leaves in a wall; 0: none are read."""
+    walk_steps: int = 16
+    """Goal tasks: steps of those walks."""
+    expectile: float = 0.9
+    """Goal tasks: how much more a walk counts that was cheaper than the critic thought than one that was dearer, τ of
+    the expectile (0.5: walks as they are; towards 1: the best that was walked)."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
     real: float = 1.0

@@ -80,12 +80,17 @@ def window_ends(
     if count is not None:
         row = torch.randint(len(latent), (count,), generator=generator, device=device)
     step = window.known.long().sum(-1)[row]
-    if window.goal is None:
-        states = latent.flatten(0, 1)
-        goal = states[torch.randint(len(states), (len(row), goals), generator=generator, device=device)]
-    else:
-        goal = (window.goal if window.latent is not None else perception(window.goal))[row]
-    return Ends(State(latent[row, step]), goal, row, step)
+    return Ends(State(latent[row, step]), _goals(perception, window, latent, row, goals, generator), row, step)
+
+
+def _goals(
+    perception: Perception, window: Window, latent: Tensor, row: Tensor, goals: int, generator: torch.Generator
+) -> Tensor:
+    """Goals ``[N, G, D]`` for windows ``row``: their own, or else any of the windows' latents ``[B, T+1, D]``."""
+    if window.goal is not None:
+        return (window.goal if window.latent is not None else perception(window.goal))[row]
+    states = latent.flatten(0, 1)
+    return states[torch.randint(len(states), (len(row), goals), generator=generator, device=row.device)]
 
 
 def expected_ends(m: Modules, window: Window, ends: Ends) -> State:
@@ -141,6 +146,57 @@ def short_plans(
         return ShortPlans(state, goal, best, mean, energy.mean(-1) - best)
     variance = (weights @ first.square() - mean.square()).clamp(min=0)
     return ShortPlans(state, goal, best, torch.cat([mean, variance.sqrt()], dim=-1), energy.mean(-1) - best)
+
+
+@dataclass(frozen=True)
+class Walks:
+    """What going on as was really gone cost from N states, towards G goals each.
+
+    Attributes:
+        state: ``[N, D]``.
+        goal: ``[N, G, D]``.
+        energy: Of the remembered steps until the goal was reached, and of the critic after them ``[N, G]``.
+    """
+
+    state: State
+    goal: Tensor
+    energy: Tensor
+
+
+@torch.no_grad()
+def walks(
+    m: Modules, critic: Critic, window: Window, goals: int, configuration: Configuration, generator: torch.Generator
+) -> Walks:
+    """The remembered steps of each window, up to the end of its first episode, judged by many goals (1707.01495).
+
+    Nothing is imagined: a wall is where it was met. An expectile of these costs is what the best walks cost
+    (IQL, 2110.06169).
+
+    Args:
+        m: The modules.
+        critic: Judges where the walks end.
+        window: Of T steps.
+        goals: G, of each walk.
+        configuration: Weights and discount.
+        generator: Draws goals where the windows have none of their own.
+    """
+    everything = perceive(m.perception, window)
+    (row,) = torch.nonzero(window.known[:, 0], as_tuple=True)  # elsewhere it is not known where the first step led
+    goal = _goals(m.perception, window, everything, row, goals, generator)
+    latent, known = everything[row], window.known[row].unsqueeze(1)
+    distance = _distances(latent[:, 1:].unsqueeze(1), goal)[:, :, 0]  # [N, G, T]
+    nothing = torch.zeros_like(distance)
+    effort = m.world_model.actions.effort(m.world_model.actions(window.action[row])).unsqueeze(1)
+    iota = interoception(nothing, nothing, effort.expand_as(distance), distance)
+    costs = m.intrinsic_cost(iota, configuration.u).sum(-1) * known
+    steps = window.known[row].long().sum(-1)
+    end = latent[torch.arange(len(row), device=row.device), steps].unsqueeze(1)
+    terminal = critic(State(end), configuration.with_goal(goal)).sum(-1)  # [N, G, 1]
+    go_on = seeking(distance) * known + (1 - known)
+    # Steps after an episode's end cost nothing and are not there: what follows is discounted less than T of them.
+    late = configuration.discount ** (steps - known.shape[-1]).to(latent.dtype)
+    energy = plan_energy(costs, go_on, terminal[..., 0] * late.unsqueeze(1), configuration.discount)
+    return Walks(State(latent[:, 0]), goal, energy)
 
 
 def _distances(latent: Tensor, goal: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Traject
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
-from .hindsight import Ends, ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
+from .hindsight import Ends, ShortPlans, Walks, expected_ends, seeking_energy, short_plans, walks, window_ends
 from .modes import Energy, imagine, propose, think, trajectory_energy
 
 
@@ -217,11 +217,27 @@ class Learner:
         goals = self.agent.config.behaviour.hindsight
         return window_ends(self.agent.modules.perception, window, goals, self.generator, count)
 
-    def critic_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
-        """One step of the critic: towards λ-returns, or in a goal task towards what short plans find."""
+    def walks(self, window: Window) -> Walks:
+        """What the remembered walks of a goal task really cost, and the target critic expects after them."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
+        anywhere = State(window.known.new_zeros(1, 1, m.perception.width))  # the goals are the walks' own
+        configuration = m.configurator("mode-2", anywhere, self.agent.device)
+        return walks(m, self.target_critic, window, behaviour.hindsight, configuration, self.generator)
+
+    def critic_update(
+        self,
+        window: Window,
+        dream: Dream | None = None,
+        plans: ShortPlans | None = None,
+        walked: Walks | None = None,
+    ) -> Metrics:
+        """One step of the critic: towards λ-returns, or in a goal task towards what short plans find and walks cost."""
         critic, config = self.agent.modules.critic, self.agent.config
         plans = self.short_plans(window, dream) if plans is None else plans
         loss, metrics = self._critic_loss(window, dream) if plans is None else self._goal_critic_loss(plans)
+        if walked is not None and len(walked.energy):
+            real = self._walk_loss(walked)
+            loss, metrics["walks"] = loss + config.behaviour.walks * real, float(real.detach())
         _check_finite("critic loss", loss, metrics)
         descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
@@ -257,6 +273,14 @@ class Learner:
         logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]
         loss = critic.two_hot.loss(logits, plans.energy).mean()
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
+
+    def _walk_loss(self, walked: Walks) -> Tensor:
+        """Cross-entropy of TC(s, goal) to what walks cost, the cheaper ones weighted by an expectile (2110.06169)."""
+        critic, share = self.agent.modules.critic, self.agent.config.behaviour.expectile
+        logits = critic.logits(walked.state.latent.unsqueeze(1), walked.goal)[:, :, 0, DRIVES.index("goal")]
+        cheaper = walked.energy < critic.two_hot.mean(logits.detach())
+        weight = torch.where(cheaper, share, 1 - share)
+        return masked_mean(critic.two_hot.loss(logits, walked.energy), weight)
 
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
         """λ-returns ``[B, T, K]`` of the unweighted intrinsic cost along remembered transitions, and their mask."""

@@ -31,6 +31,11 @@ Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers; phase "health" is no work and only tells numbers."""
 
 
+def resting(schedule: Schedule) -> int:
+    """Rounds in which perception still learns."""
+    return schedule.rounds if schedule.rest is None else min(schedule.rest, schedule.rounds)
+
+
 def behaviour_updates(schedule: Schedule) -> int:
     """Critic and actor updates of one round."""
     return round(schedule.round_updates * schedule.behaviour_ratio)
@@ -70,7 +75,7 @@ class Trainer:
         schedule = config.schedule
         goals = config.task.goals and config.behaviour.goals == "episode"
         self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
-        self.learner = Learner(agent, schedule.prefill_updates + schedule.rounds * schedule.round_updates)
+        self.learner = Learner(agent, schedule.prefill_updates + resting(schedule) * schedule.round_updates)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
         self.generator = np.random.default_rng(config.seed + 3)
         self.suspicion: str | None = None  # what the last look at the representation found wrong
@@ -180,17 +185,18 @@ class Trainer:
     def rest(self) -> None:
         """From here on perception does not change: compute every remembered latent once."""
         perception = self.agent.modules.perception
-        if perception.recall is not None:
+        if perception.recall is not None or self.memory.latents is not None:
             return  # what is recalled depends on the past: it is computed with each window
         self.memory.keep_latents(lambda percepts: encode(perception, percepts))
 
     def learn_predictor(self, updates: int) -> None:
-        """World-model updates with perception at rest."""
+        """World-model updates with perception at rest, until there were so many in all."""
         config, schedule = self.agent.config.model_loss, self.agent.config.schedule
+        planned = schedule.predictor_updates + (schedule.rounds - resting(schedule)) * schedule.round_updates
         self.phase, self.whole = "predictor", False
         while self.tuned < updates:
             window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
-            metrics = self.learner.predictor_update(window, self.tuned, updates)
+            metrics = self.learner.predictor_update(window, self.tuned, planned)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
 
@@ -204,7 +210,10 @@ class Trainer:
             )
             dream = self.learner.dream(window)
             plans = self.learner.short_plans(window, dream)
-            metrics = self.learner.critic_update(window, dream, plans)
+            walked = None
+            if plans is not None and config.walks:
+                walked = self.learner.walks(self.draw(config.batch, config.walk_steps, goals=config.hindsight))
+            metrics = self.learner.critic_update(window, dream, plans, walked)
             metrics |= self.learner.actor_update(window, dream, plans)
             self.behaved += 1
             self._unit("behaviour", self.behaved, updates, metrics)
@@ -218,27 +227,37 @@ class Trainer:
             self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
             self.filled, self.taken = True, 0
         self.learn_model(0, schedule.prefill_updates)
-        while self.rounds < schedule.rounds:
+        before = resting(schedule)
+        while self.rounds < before:
             self.round(self.rounds)
-            self.rounds, self.gathered, self.behaved = self.rounds + 1, False, 0
-        if schedule.predictor_updates or schedule.final_behaviour_updates:
+        if schedule.predictor_updates or schedule.final_behaviour_updates or schedule.rounds > before:
             self.rest()
         self.learn_predictor(schedule.predictor_updates)
+        while self.rounds < schedule.rounds:
+            self.round(self.rounds)
         self.learn_behaviour(schedule.final_behaviour_updates)
         self.memory.latents = None
 
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""
         schedule = self.agent.config.schedule
-        reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
-        mode: Mode = "mode-1" if reactive else schedule.mode
+        before = resting(schedule)
         if not self.gathered:
+            if not count:
+                self.learn_behaviour(schedule.prefill_behaviour)
+            reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
+            mode: Mode = "mode-1" if reactive else schedule.mode
             acting = self.agent.begin(self.env.num_envs, mode, sample=True)
             metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
-            self.gathered, self.taken, self.score = True, 0, metrics.get("return")
+            self.gathered, self.taken, self.behaved, self.score = True, 0, 0, metrics.get("return")
             self._unit(f"round ({mode})", count + 1, schedule.rounds, metrics)
-        self.learn_model(schedule.prefill_updates + count * schedule.round_updates, schedule.round_updates)
+        if count < before:
+            self.learn_model(schedule.prefill_updates + count * schedule.round_updates, schedule.round_updates)
+        else:
+            self.rest()
+            self.learn_predictor(schedule.predictor_updates + (count - before + 1) * schedule.round_updates)
         self.learn_behaviour(behaviour_updates(schedule))
+        self.rounds, self.gathered, self.behaved = self.rounds + 1, False, 0
 
     def progress(self) -> dict[str, int]:
         """How far the schedule is."""
