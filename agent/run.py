@@ -21,9 +21,13 @@ from .errors import CollapseError, OutOfMemoryError
 from .faults import locked, stop_requests
 from .interaction import VectorEnv
 from .keeper import Keeper
+from .stopwatch import peak_megabytes
 from .storage import write_atomically
 from .training import Report, Trainer
 from .worlds import build_env
+
+TIMING = "timing.json"
+"""In a finished run's folder: what the training cost. It is no curve, for the same run has the same curves."""
 
 
 def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
@@ -177,6 +181,7 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False)
             if not resume:
                 keeper.begin()
             _run(trainer, keeper)
+            write_atomically(folder / TIMING, json.dumps(timing_of(trainer), indent=2).encode())
     finally:
         env.close()
     done = trainer.learner.done
@@ -184,6 +189,24 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False)
         "health", done, done, examine(agent, record_held_out(agent, DECISIONS, HELD_OUT_SEED), HELD_OUT_SEED).numbers()
     )
     return agent
+
+
+def timing_of(trainer: Trainer) -> dict[str, Any]:
+    """What a training cost since its process began: seconds of each kind of work, throughput and memory.
+
+    Frames are what the environments were stepped by: decisions times the frames that an action is held for.
+    """
+    seconds = dict(trainer.watch.seconds)
+    decisions = trainer.decisions - trainer.inherited
+    frames = decisions * trainer.agent.config.env.action_repeat
+    return {
+        "seconds": seconds,
+        "decisions": decisions,
+        "frames": frames,
+        "frames_per_second": frames / max(sum(seconds.values()), 1e-9),
+        "split": trainer.watch.split(),
+        "peak_megabytes": peak_megabytes(),
+    }
 
 
 def _run(trainer: Trainer, keeper: Keeper) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from .config import Schedule
 from .criterion import Metrics, carried
 from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
-from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, VectorEnv, interact
+from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
 from .learning import Learner, to_device
 from .recording import draw_windows, memory_for
+from .stopwatch import Stopwatch, Timed
 from .storage import generator_from, generator_tensor
 
 PROGRESS = ("filled", "rounds", "gathered", "taken", "streamed", "behaved", "tuned", "decisions", "resets", "units")
@@ -61,6 +63,8 @@ class Trainer:
         whole: No unit is under way.
         phase: Of the present unit.
         score: Mean return while collecting in the present round, if an episode ended.
+        watch: Where the time went, since this process began.
+        inherited: Decisions that were made before that.
 
     Args:
         agent: Who learns.
@@ -90,6 +94,7 @@ class Trainer:
         self.present: tuple[Observation, NDArray[np.bool_]] | None = None  # observed now, and where episodes begin
         self.totals = np.zeros(env.num_envs)
         self.returns: list[float] = []
+        self.watch, self.inherited = Stopwatch(), 0
 
     def _unit(self, phase: str, done: int, total: int, metrics: Metrics | None) -> None:
         """A unit is complete: tell of it (unless there are no numbers), and pause."""
@@ -111,7 +116,8 @@ class Trainer:
             self.begin_stream()
             self.returns = []
         seed = self.agent.config.seed + self.resets - 1
-        for step in islice(interact(self.env, behaviour, seed=seed, start=self.present), steps - self.taken):
+        course = interact(self.env, Timed(behaviour, self.watch), seed=seed, start=self.present)
+        for step in islice(self._timed(course), steps - self.taken):
             self.memory.write(
                 step.seen,
                 step.action,
@@ -136,6 +142,15 @@ class Trainer:
             self._unit("collect", self.taken, steps, {"return": self._mean_return()} if told else None)
         return ({"return": self._mean_return()} if self.returns else {}) | {"episodes": len(self.returns)}
 
+    def _timed(self, course: Iterator[Step]) -> Iterator[Step]:
+        """The same steps; what takes time besides acting is the environment."""
+        spent = self.watch.seconds
+        while True:
+            acted, began = spent.get("acting", 0.0), perf_counter()
+            step = next(course)
+            self.watch.add("environment", perf_counter() - began - (spent["acting"] - acted))
+            yield step
+
     def _mean_return(self) -> float:
         return float(np.mean(self.returns)) if self.returns else 0.0
 
@@ -152,9 +167,10 @@ class Trainer:
         config, m = self.agent.config.model_loss, self.agent.modules
         self.phase, self.whole = "world model", False
         while (done := self.learner.done - first) < updates:
-            window = self.draw(config.batch, config.steps, config.balance)
-            with statistics_kept(m.perception, self.learner.target_perception):
-                metrics = self.learner.world_model_update(window)
+            with self.watch("perception and world model"):
+                window = self.draw(config.batch, config.steps, config.balance)
+                with statistics_kept(m.perception, self.learner.target_perception):
+                    metrics = self.learner.world_model_update(window)
             if self.learner.done % CHECK_EVERY == 0:
                 self.check_health()
             self._unit("world model", done + 1, updates, metrics)
@@ -187,7 +203,8 @@ class Trainer:
         perception = self.agent.modules.perception
         if perception.recall is not None or self.memory.latents is not None:
             return  # what is recalled depends on the past: it is computed with each window
-        self.memory.keep_latents(lambda percepts: encode(perception, percepts))
+        with self.watch("latents at rest"):
+            self.memory.keep_latents(lambda percepts: encode(perception, percepts))
 
     def learn_predictor(self, updates: int) -> None:
         """World-model updates with perception at rest, until there were so many in all."""
@@ -195,28 +212,31 @@ class Trainer:
         planned = schedule.predictor_updates + (schedule.rounds - resting(schedule)) * schedule.round_updates
         self.phase, self.whole = "predictor", False
         while self.tuned < updates:
-            window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
-            metrics = self.learner.predictor_update(window, self.tuned, planned)
+            with self.watch("world model at rest"):
+                window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
+                metrics = self.learner.predictor_update(window, self.tuned, planned)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
 
     def learn_behaviour(self, updates: int) -> None:
         """Critic and actor updates on windows from memory."""
-        config = self.agent.config.behaviour
         self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
-            window = carried(
-                self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight)
-            )
-            dream = self.learner.dream(window)
-            plans = self.learner.short_plans(window, dream)
-            walked = None
-            if plans is not None and config.walks:
-                walked = self.learner.walks(self.draw(config.batch, config.walk_steps, goals=config.hindsight))
-            metrics = self.learner.critic_update(window, dream, plans, walked)
-            metrics |= self.learner.actor_update(window, dream, plans)
+            with self.watch("critic and actor"):
+                metrics = self._behave()
             self.behaved += 1
             self._unit("behaviour", self.behaved, updates, metrics)
+
+    def _behave(self) -> Metrics:
+        """One update of critic and actor."""
+        config, learner = self.agent.config.behaviour, self.learner
+        window = carried(self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight))
+        dream = learner.dream(window)
+        plans = learner.short_plans(window, dream)
+        walked = None
+        if plans is not None and config.walks:
+            walked = learner.walks(self.draw(config.batch, config.walk_steps, goals=config.hindsight))
+        return learner.critic_update(window, dream, plans, walked) | learner.actor_update(window, dream, plans)
 
     def run(self) -> None:
         """The whole schedule, from wherever it was left."""
@@ -292,6 +312,7 @@ class Trainer:
         """
         for name in PROGRESS:
             setattr(self, name, int(state[name]))
+        self.inherited = self.decisions
         self.generator = generator_from(state["generator"])
         self.agent.generator.set_state(state["agent"])
         self.suspicion = bytes(state["suspicion"].tolist()).decode() or None

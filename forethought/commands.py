@@ -41,7 +41,14 @@ from .options import UsageError, given, parse, wants_help
 from .progress import RowProgress, TrainingProgress
 
 PROTOCOL_NAMES = ", ".join(protocol_key(protocol) for protocol in PROTOCOLS)
-_RUN_FILES = ("config.json", "progress.json", "weights.safetensors", "learner.safetensors", "provenance.json")
+_RUN_FILES = (
+    "config.json",
+    "progress.json",
+    run.TIMING,
+    "weights.safetensors",
+    "learner.safetensors",
+    "provenance.json",
+)
 _RUN_FOLDERS = (FOLDER, "best", "crash", "memory", "tensorboard", "compare", "evaluate")
 _IMAGINED = 6  # episodes of a check-up
 
@@ -162,7 +169,13 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
         _tell(console, f"stopped; everything so far is saved in {folder}")
         _tell(console, f"go on with: forethought train {shlex.join([config.env.id, '--run', str(folder)])} --resume")
         return 128 + number
-    _tell(console, f"trained in {progress.elapsed:.0f} s; saved in {folder}:")
+    timing = read_json(folder / run.TIMING)
+    _tell(console, f"trained in {progress.elapsed:.0f} s: {timing['split']}")
+    _tell(
+        console,
+        f"{timing['frames']:,} frames, {timing['frames_per_second']:.0f} a second all in all; at most "
+        f"{timing['peak_megabytes']:.0f} MB of memory; saved in {folder}:",
+    )
     _tell(console, "  weights.safetensors, config.json   the agent")
     _tell(console, "  tensorboard/                       curves: tensorboard --logdir " + shlex.quote(str(folder)))
     _tell(console, f"next: forethought compare {shlex.quote(str(folder))}")

@@ -15,7 +15,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.config import RunConfig
-from .agent.training import behaviour_updates
+from .agent.training import behaviour_updates, resting
 
 PHASES = ("collect", "world model", "rounds", "predictor", "behaviour")
 _COUNTS = ("total", "base", "done", "last", "last_total", "written")  # of a phase, that a resumed run goes on from
@@ -27,13 +27,14 @@ _POINTS = 200  # that TensorBoard gets of a phase, about
 def phase_totals(config: RunConfig) -> dict[str, int]:
     """Units of work of each phase over the whole schedule; steps of all environments count as one."""
     schedule, envs = config.schedule, config.env.num_envs
-    updates = schedule.rounds * schedule.round_updates
+    before = resting(schedule)
+    first = schedule.prefill_behaviour if schedule.rounds else 0
     return {
         "collect": max(1, schedule.prefill // envs) + schedule.rounds * max(1, schedule.round_steps // envs),
-        "world model": schedule.prefill_updates + updates,
+        "world model": schedule.prefill_updates + before * schedule.round_updates,
         "rounds": schedule.rounds,
-        "predictor": schedule.predictor_updates,
-        "behaviour": schedule.rounds * behaviour_updates(schedule) + schedule.final_behaviour_updates,
+        "predictor": schedule.predictor_updates + (schedule.rounds - before) * schedule.round_updates,
+        "behaviour": first + schedule.rounds * behaviour_updates(schedule) + schedule.final_behaviour_updates,
     }
 
 

@@ -47,7 +47,7 @@ def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.suffix == ".json" and path.name != "provenance.json":
+        if path.suffix == ".json" and path.name not in {"provenance.json", "timing.json"}:
             found[name] = timeless(json.loads(path.read_text()))
         elif path.suffix in {".safetensors", ".npy"}:
             found[name] = path.read_bytes()

@@ -16,12 +16,14 @@ from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
-from forethought.agent.run import build_env, prepare
+from forethought.agent.run import build_env, prepare, timing_of
 from forethought.agent.training import Trainer
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import Configuration, Mode, State, Trajectory, drive_weights
 from numpy.typing import NDArray
 from torch import Tensor
+
+from forethought.progress import phase_totals
 
 from . import worlds  # noqa: F401  (registers ForethoughtLine-v0)
 from .small import best_return, fingerprints, settings, tiny, wake
@@ -329,3 +331,47 @@ def test_training_episodes_may_be_shorter_than_held_out_ones() -> None:
         lengths.append(steps)
         env.close()
     assert lengths == [5, 199]
+
+
+def test_rounds_go_on_with_perception_at_rest() -> None:
+    config = tiny()
+    schedule = replace(config.schedule, rounds=3, rest=1, prefill_behaviour=2)
+    config = replace(config, schedule=schedule)
+    agent, env = prepare(config)
+    told: list[tuple[str, int, int]] = []
+    resting_at: list[int] = []
+    perception = agent.modules.perception
+
+    def report(phase: str, done: int, total: int, _: Any) -> None:
+        told.append((phase, done, total))
+        if phase == "predictor":
+            resting_at.append(hash(tuple(p.sum().item() for p in perception.state_dict().values())))
+
+    trainer = Trainer(agent, env, report)
+    trainer.run()
+    assert len(set(resting_at)) == 1  # perception did not change any more
+    assert trainer.learner.done == 6 + 4  # the prefill's updates and one round's
+    assert trainer.tuned == 3 + 2 * 4 and trainer.rounds == 3
+    phases = [phase for phase, done, total in told if done == total]
+    behaviour = ["behaviour"]
+    expected = ["collect", "world model", *behaviour, "collect", "world model", *behaviour, "predictor"]
+    expected += ["collect", "predictor", *behaviour, "collect", "round (mode-2)", "predictor", *behaviour, *behaviour]
+    assert phases == expected
+    totals = phase_totals(config)
+    for name in ("world model", "predictor", "behaviour"):
+        assert totals[name] == sum(phase == name for phase, _, _ in told), name
+    env.close()
+
+
+def test_time_is_counted_by_kind_of_work() -> None:
+    trainer = trained_on(tiny())
+    seconds = trainer.watch.seconds
+    assert set(seconds) == {
+        "acting", "environment", "perception and world model", "critic and actor", "latents at rest",
+        "world model at rest",
+    }  # fmt: skip
+    assert all(spent > 0 for spent in seconds.values())
+    timing = timing_of(trainer)
+    assert timing["decisions"] == trainer.decisions == timing["frames"]
+    assert timing["frames_per_second"] == pytest.approx(trainer.decisions / sum(seconds.values()))
+    assert timing["peak_megabytes"] > 50 and "acting" in timing["split"]
