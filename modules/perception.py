@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .recall import Recall, RecallConfig
 from .types import Configuration, State
 
-EncoderName = Literal["cnn", "impala", "mlp"]
+EncoderName = Literal["cnn", "pool", "impala", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class PerceptionConfig:
     """Settings of perception."""
 
     encoder: EncoderName = "cnn"
-    """cnn: strided convolutions; impala: residual, slower and stronger; mlp: for vector observations."""
+    """cnn: strided convolutions; pool: the first one strided, then max-pooling and residual blocks, which sees small
+    things better at about twice the cost; impala: the same at full resolution, slower still; mlp: for vector
+    observations."""
     latent: int = 128
     """Width D of the latent state."""
     latents: Literal["vector", "map"] = "vector"
@@ -29,7 +31,8 @@ class PerceptionConfig:
     history: int = 1
     """Observations that are stacked into one percept, so that velocity can be seen."""
     width: int = 32
-    """Channels of the widest convolution (twice that for a cnn of stride 4), a quarter of the hidden units (mlp)."""
+    """Channels of the widest convolution (twice that for pool and for a cnn of stride 4), a quarter of the hidden units
+    (mlp)."""
     stride: Literal[2, 4] = 2
     """Of a cnn's first convolution; 4 costs a third of 2."""
     recall: RecallConfig = field(default_factory=RecallConfig)
@@ -66,7 +69,13 @@ class Perception(nn.Module):
         self.shape = shape
         pixels = len(shape) == 3
         if pixels == (config.encoder == "mlp") or len(shape) not in {1, 3}:
-            fit = "cnn or impala" if pixels else "mlp" if len(shape) == 1 else "none (flatten the observation first)"
+            fit = (
+                "cnn, pool or impala"
+                if pixels
+                else "mlp"
+                if len(shape) == 1
+                else "none (flatten the observation first)"
+            )
             raise ValueError(f"encoder {config.encoder!r} got observations of shape {shape}; encoders that fit: {fit}")
         self.pixels = pixels
         self.trunk, features = _trunk(config, shape)
@@ -148,7 +157,13 @@ def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module,
         layers = [nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()]
         return nn.Sequential(*layers), (hidden,)
     channels = config.history * shape[2]
-    trunk = _cnn(channels, config.width, config.stride) if config.encoder == "cnn" else _impala(channels, config.width)
+    match config.encoder:
+        case "cnn":
+            trunk = _cnn(channels, config.width, config.stride)
+        case "pool":
+            trunk = _pool(channels, config.width)
+        case "impala":
+            trunk = _impala(channels, config.width)
     trunk = trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         features = trunk(torch.zeros(1, channels, shape[0], shape[1])).shape[1:]
@@ -174,6 +189,19 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+def _pool(channels: int, width: int) -> nn.Module:
+    """IMPALA's blocks behind one strided convolution, 64² → 8²: a quarter of its cost at as many channels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 5, 2, 2),
+        nn.MaxPool2d(3, 2, 1),
+        _Residual(width),
+        nn.Conv2d(width, 2 * width, 3, 1, 1),
+        nn.MaxPool2d(3, 2, 1),
+        _Residual(2 * width),
+        nn.ReLU(),
+    )
 
 
 def _impala(channels: int, width: int) -> nn.Module:

@@ -72,7 +72,7 @@ def test_a_map_that_does_not_fit_is_refused() -> None:
         Perception(PerceptionConfig("mlp", latent=64, latents="map"), (5,))
 
 
-@pytest.mark.parametrize(("encoder", "stride"), [("cnn", 4), ("cnn", 2), ("impala", 2)])
+@pytest.mark.parametrize(("encoder", "stride"), [("cnn", 4), ("cnn", 2), ("impala", 2), ("pool", 2)])
 def test_a_percepts_places_are_the_latents_places(encoder: str, stride: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -32,7 +32,7 @@ def make(config: PerceptionConfig, shape: tuple[int, ...], seed: int = 0) -> Per
 # ---- shapes
 
 
-@pytest.mark.parametrize("encoder", ["cnn", "impala", "mlp"])
+@pytest.mark.parametrize("encoder", ["cnn", "pool", "impala", "mlp"])
 @pytest.mark.parametrize("history", [1, 3])
 def test_every_encoder_runs_and_learns(encoder: EncoderName, history: int) -> None:
     shape = (7,) if encoder == "mlp" else (20, 24, 3)
@@ -51,7 +51,7 @@ def test_every_encoder_runs_and_learns(encoder: EncoderName, history: int) -> No
     assert torch.equal(state.latent, perception(percept))
 
 
-@pytest.mark.parametrize("encoder", ["cnn", "impala", "mlp"])
+@pytest.mark.parametrize("encoder", ["cnn", "pool", "impala", "mlp"])
 def test_every_frame_of_the_history_matters(encoder: EncoderName) -> None:
     shape = (7,) if encoder == "mlp" else (16, 16, 3)
     perception = make(PerceptionConfig(encoder, latent=6, history=3, width=8), shape).eval()
@@ -84,7 +84,7 @@ def test_what_is_in_one_corner_stays_there_below_the_projection(frame: int, chan
 @pytest.mark.parametrize(
     ("encoder", "shape", "fit"),
     [
-        ("mlp", (64, 64, 3), "cnn or impala"),
+        ("mlp", (64, 64, 3), "cnn, pool or impala"),
         ("cnn", (8,), "mlp"),
         ("impala", (8,), "mlp"),
         ("mlp", (8, 8), "none"),
