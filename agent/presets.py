@@ -31,9 +31,9 @@ def preset(id: str) -> RunConfig:
 def procgen(id: str) -> RunConfig:
     """A Procgen game: pixels, 15 actions, rewards that are rare; 198,528 frames of 200 levels.
 
-    Random play first, then rounds of Mode-1, whose actor and critic learn in imagination. The encoder sees whole windows
-    shifted at random (without that it learns the levels by heart), and of each window three frames: rewards and endings
-    are read on imagined steps, so more windows teach more than more frames of them.
+    Random play first, then rounds of Mode-1, whose actor and critic learn in imagination. The encoder sees windows that
+    are shifted at random (without that it learns the levels by heart), and three frames of each: rewards and endings
+    are read on imagined steps, so that more windows teach more than more frames of them.
     """
     return RunConfig(
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
@@ -77,7 +77,10 @@ def dreams(id: str) -> RunConfig:
 
 
 def rooms(id: str) -> RunConfig:
-    """A room world: goals from pixels, two-dimensional moves."""
+    """A room world: goals from pixels, two-dimensional moves.
+
+    Random moves first. Then perception rests, and in rounds of Mode-1 the actor meets what it believes of walls.
+    """
     thinking = Thinking(horizon=6, candidates=40, iterations=2, hold=3, proposals=8, commit=3)
     two_room = RunConfig(
         env=EnvConfig(id, num_envs=32, pairs="uniform"),
@@ -86,12 +89,16 @@ def rooms(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=256, events=False),
         critic=CriticConfig(hidden=256, target_rate=0.03),
         actor=ActorConfig(hidden=128),
-        behaviour=BehaviourLoss(batch=160, steps=5, courses=6, imitation=0.0, improvement=1.0, imagination=8),
+        behaviour=BehaviourLoss(
+            batch=160, steps=5, courses=6, walks=0.5, imitation=0.0, improvement=1.0, imagination=8
+        ),
         model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
         schedule=Schedule(
-            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_500, final_behaviour_updates=1_200
+            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_000, prefill_behaviour=500, rounds=2,
+            rest=0, mode="mode-1", round_steps=9_600, round_updates=250, behaviour_ratio=1.4, exploration=0.2,
+            final_behaviour_updates=300,
         ),
-    )
+    )  # fmt: skip
     if "TwoRoom" in id:
         return two_room
     # Walls that differ between episodes are all that an encoder sees at first: inverse dynamics finds the dot. What a

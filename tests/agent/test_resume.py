@@ -44,7 +44,7 @@ def small(id: str) -> RunConfig:
     """A run of every phase in a world, as short as can be."""
     base, short = preset(id), tiny()
     schedule = replace(short.schedule, prefill=96, round_steps=24, mode_1_rounds=2, capacity=200)
-    pixels = base.perception.encoder == "cnn"
+    pixels = base.perception.encoder != "mlp"
     latent = 64 if base.perception.latents == "map" else 8
     return replace(
         base,
