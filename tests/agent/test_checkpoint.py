@@ -121,7 +121,7 @@ def test_an_interrupted_run_is_saved_and_can_be_finished(
     assert told.count("round (mode-2)") == 2 - rounds - found["gathered"]  # what was told is not told again
     assert fingerprints(load_agent(tmp_path)) == fingerprints(agent)
     assert sorted(os.listdir(tmp_path)) == [
-        ".lock", "best", "config.json", "progress.json", "provenance.json", "weights.safetensors",
+        ".lock", "best", "config.json", "progress.json", "provenance.json", "timing.json", "weights.safetensors",
     ]  # fmt: skip
 
 
