@@ -334,9 +334,11 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
         raise ValueError(f"{where} is {reprlib.repr(value)}, expected an object with the fields of {kind.__name__}")
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := ", ".join(sorted(value.keys() - fields.keys())):
+    if unknown := sorted(value.keys() - fields.keys()):
+        names = ", ".join(name if name.isidentifier() else reprlib.repr(name) for name in unknown[:5])
         raise ValueError(
-            f"{where} has settings that {kind.__name__} does not know: {unknown}; another version wrote it"
+            f"{where} has settings that {kind.__name__} does not know: {names}{' …' * (len(unknown) > 5)}; another "
+            "version wrote it"
         )
     needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     if missing := ", ".join(sorted(needed - value.keys())):
