@@ -64,6 +64,7 @@ def check_settings(config: RunConfig) -> None:
         "behaviour.steps": config.behaviour.steps,
         "behaviour.courses": config.behaviour.courses,
         "behaviour.hindsight": config.behaviour.hindsight,
+        "behaviour.walk_steps": config.behaviour.walk_steps,
         "schedule.prefill": schedule.prefill,
         "schedule.sticky": schedule.sticky,
         "saving.keep": config.saving.keep,
@@ -83,11 +84,14 @@ def check_settings(config: RunConfig) -> None:
         "task.discount": config.task.discount,
         "model_loss.balance": loss.balance,
         "model_loss.momentum": loss.momentum,
+        "behaviour.expectile": config.behaviour.expectile,
         "schedule.exploration": schedule.exploration,
     }
     for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name} is {share}, expected a number from 0 to 1")
+    if schedule.rest is not None and schedule.rest < 0:
+        raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
     try:
         torch.device("cpu" if config.device == "auto" else config.device)
     except RuntimeError:
@@ -104,11 +108,13 @@ def check_settings(config: RunConfig) -> None:
         )
     _check_recall(config)
     _check_gate(config)
-    need = (max(loss.steps, config.behaviour.steps) + config.perception.history + 1) * config.env.num_envs
+    walk = config.behaviour.walk_steps if config.task.goals and config.behaviour.walks else 0
+    longest = max(loss.steps, schedule.predictor_steps, config.behaviour.steps, walk)
+    need = (longest + config.perception.history + 1) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
-            f"{loss.steps} steps in {config.env.num_envs} environments need at least {need}"
+            f"{longest} steps in {config.env.num_envs} environments need at least {need}"
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from forethought.agent.hindsight import Walks, walks
 from forethought.agent.learning import Learner
+from forethought.agent.run import check_settings
 from forethought.modules.cost import goal_distance, interoception, seeking
 from forethought.modules.memory import Window
 from forethought.modules.types import DRIVES, Configuration, State, drive_weights
@@ -102,3 +103,19 @@ def test_windows_that_end_at_once_teach_nothing() -> None:
     walked = learner.walks(window)
     assert not len(walked.energy)
     assert "walks" not in learner.critic_update(remembered([4] * B), None, None, walked)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value", "said"),
+    [
+        ("behaviour", "walk_steps", 0, "behaviour.walk_steps is 0, expected at least 1"),
+        ("behaviour", "expectile", 1.5, "behaviour.expectile is 1.5, expected a number from 0 to 1"),
+        ("behaviour", "walk_steps", 5_000, "windows of 5000 steps"),
+        ("schedule", "rest", -1, "schedule.rest is -1, expected a number of rounds from 0, or None"),
+    ],
+)
+def test_walks_that_cannot_be_are_refused(group: str, name: str, value: float, said: str) -> None:
+    config = make_agent(goals=True).config
+    config = replace(config, behaviour=replace(config.behaviour, walks=0.5))
+    with pytest.raises(ValueError, match=said):
+        check_settings(replace(config, **{group: replace(getattr(config, group), **{name: value})}))
