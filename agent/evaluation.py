@@ -141,6 +141,8 @@ class Stopwatch:
 def _picture(env: VectorEnv, observation: Any) -> list[NDArray[np.uint8]]:
     """What environment 0 looks like: its rendering, its observation where that is a picture, or nothing."""
     if env.render_mode == "rgb_array":
+        if hasattr(env.unwrapped, "render_first"):
+            return [env.unwrapped.render_first()]
         pictures = env.render()
         if pictures is not None:
             return [np.asarray(pictures[0], np.uint8).copy()]

@@ -295,11 +295,14 @@ def test_render_shows_dot_and_ring(world):
     env = world(2, render_mode="rgb_array")
     with pytest.raises(ResetNeeded):
         env.render()
+    with pytest.raises(ResetNeeded):
+        env.render_first()
     place, goal = np.full((2, 2), 12.0 if world is DotWallVectorEnv else 40.0), np.full((2, 2), 50.0)
     env.reset(seed=0, options={"position": place, "goal": goal})
     pictures = env.render()
     scale = 224 / env.LAYOUT.side
     assert len(pictures) == 2
+    assert np.array_equal(env.render_first(), pictures[0])
     for picture in pictures:
         assert picture.shape == (224, 224, 3)
         assert picture.dtype == np.uint8
