@@ -216,7 +216,8 @@ class RoomVectorEnv(VectorEnv[Observation, Floats, NDArray[Any]]):
         """
         if not self._generators:
             raise ResetNeeded("render_first was called before reset; call reset(seed=...) first.")
-        return self._paint(slice(1))[0]
+        picture: Images = self._paint(slice(1))[0]
+        return picture
 
     def _paint(self, rows: slice) -> Images:
         return paint_view(self.LAYOUT, self._position[rows], self._goal[rows], self._wall[rows], self._door[rows])
