@@ -23,7 +23,7 @@ from ..modules.critic import Critic
 from ..modules.perception import Perception
 from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
-from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch
+from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,12 @@ def think(
     action_space: ActionSpace,
     start: Distribution | None,
     generator: torch.Generator,
-    watch: Watch | None = None,
 ) -> Plan:
-    """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve; ``watch`` is told of every iteration."""
+    """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve."""
     c = configuration
     budget = Budget(c.horizon, c.candidates, c.iterations, c.hold, c.milliseconds)
     proposal = Proposal(start, propose(m, s, configuration, generator) if configuration.proposals else None)
-    energy = Energy(m, s, configuration)
-    return planner.plan(energy, action_space, proposal, budget, s.latent.shape[0], generator, watch)
+    return planner.plan(Energy(m, s, configuration), action_space, proposal, budget, s.latent.shape[0], generator)
 
 
 def propose(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Tensor:
