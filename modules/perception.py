@@ -192,7 +192,7 @@ class _Residual(nn.Module):
 
 
 def _pool(channels: int, width: int) -> nn.Module:
-    """IMPALA's blocks behind one strided convolution, 64² → 8²: a quarter of its cost at as many channels."""
+    """IMPALA's blocks behind one strided convolution, 64² → 8²: a quarter of the cost of `_impala` at equal width."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 5, 2, 2),
         nn.MaxPool2d(3, 2, 1),
