@@ -10,7 +10,7 @@ the actor's own course through the imagined world a good one (`Learner.actor_upd
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,11 @@ from ..modules.critic import Critic
 from ..modules.perception import Perception
 from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
-from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal
+from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch
+
+
+_AT_ONCE = 1 << 20
+"""Numbers in the latents of what is imagined together: 4 MB."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,14 @@ def think(
     action_space: ActionSpace,
     start: Distribution | None,
     generator: torch.Generator,
+    watch: Watch | None = None,
 ) -> Plan:
-    """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve."""
+    """Mode-2 from a state ``[B, D]`` on: propose, simulate, evaluate, improve; ``watch`` is told of every iteration."""
     c = configuration
     budget = Budget(c.horizon, c.candidates, c.iterations, c.hold, c.milliseconds)
     proposal = Proposal(start, propose(m, s, configuration, generator) if configuration.proposals else None)
-    return planner.plan(Energy(m, s, configuration), action_space, proposal, budget, s.latent.shape[0], generator)
+    energy = Energy(m, s, configuration)
+    return planner.plan(energy, action_space, proposal, budget, s.latent.shape[0], generator, watch)
 
 
 def propose(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Tensor:
@@ -244,9 +250,24 @@ class Energy:
     def __call__(self, actions: Tensor) -> Tensor:
         """Energies ``[B, S]`` of action sequences ``[B, S, T, ...]``.
 
+        On a CPU many environments are imagined a few at a time, so that what is between two layers stays in its caches.
+
         Raises:
             ValueError: The configuration weighs risk and the world model has no members that could disagree.
         """
+        together = max(1, _AT_ONCE // (actions.shape[1] * self.s.latent.shape[-1]))
+        if torch.is_grad_enabled() or self.s.latent.is_cuda or len(actions) <= together:
+            return self._judge(actions)
+        goal = self.configuration.goal
+        parts = []
+        for begin in range(0, len(actions), together):
+            some = slice(begin, begin + together)
+            configuration = self.configuration.with_goal(None if goal is None else goal[some])
+            parts.append(replace(self, s=State(self.s.latent[some]), configuration=configuration)._judge(actions[some]))
+        return torch.cat(parts)
+
+    def _judge(self, actions: Tensor) -> Tensor:
+        """The same of all environments at once."""
         risk = self.configuration.risk
         imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal, self.configuration.feels)
         if imagined.members is None:

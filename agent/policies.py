@@ -8,7 +8,7 @@ actor are its own. A `Learner` of it teaches the policy (`actor_update`) without
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator, Task
 from ..modules.types import State
-from ..planners import ActionSpace, Budget, Objective, Plan, Planner, Progress, Proposal, Watch
+from ..planners import Progress
 from .agent import Agent, plan_target
 from .learning import Learner
 from .modes import think
@@ -96,27 +96,6 @@ def plan_for(agent: Agent, state: State, goal: State | None, generator: torch.Ge
     return Lesson(state, goal, torch.cat(targets))
 
 
-@dataclass
-class Watched:
-    """A planner that keeps what it shows of its iterations."""
-
-    planner: Planner
-    seen: list[Progress] = field(default_factory=list)
-
-    def plan(
-        self,
-        objective: Objective,
-        action_space: ActionSpace,
-        proposal: Proposal,
-        budget: Budget,
-        batch: int,
-        generator: torch.Generator,
-        watch: Watch | None = None,
-    ) -> Plan:
-        """Plan as the planner inside does."""
-        return self.planner.plan(objective, action_space, proposal, budget, batch, generator, self.seen.append)
-
-
 @torch.no_grad()
 def energy_curve(
     agent: Agent, state: State, goal: State | None, iterations: int, proposals: int, generator: torch.Generator
@@ -131,11 +110,15 @@ def energy_curve(
         proposals: Courses of the actor among the first iteration's candidates; 0 is a cold start.
         generator: Draws candidates and proposals.
     """
-    m, watched = agent.modules, Watched(agent.planner)
+    m, energies = agent.modules, list[Tensor]()
     configuration = m.configurator("mode-2", goal, agent.device)
     configuration = replace(configuration, iterations=iterations, proposals=proposals, milliseconds=None)
-    think(m, state, configuration, watched, agent.spaces.action, None, generator)
-    return torch.stack([shown.energy for shown in watched.seen])
+
+    def watch(progress: Progress) -> None:
+        energies.append(progress.energy)
+
+    think(m, state, configuration, agent.planner, agent.spaces.action, None, generator, watch)
+    return torch.stack(energies)
 
 
 def iterations_to(level: Tensor, curve: Tensor) -> Tensor:

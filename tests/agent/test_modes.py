@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -65,10 +66,17 @@ class Spy:
     answered: list[Plan] = field(default_factory=list)
 
     def plan(
-        self, objective: Any, space: Any, proposal: Proposal, budget: Budget, batch: int, generator: torch.Generator
+        self,
+        objective: Any,
+        space: Any,
+        proposal: Proposal,
+        budget: Budget,
+        batch: int,
+        generator: torch.Generator,
+        watch: Any = None,
     ) -> Plan:
         self.asked.append(proposal)
-        self.answered.append(self.planner.plan(objective, space, proposal, budget, batch, generator))
+        self.answered.append(self.planner.plan(objective, space, proposal, budget, batch, generator, watch))
         return self.answered[-1]
 
     def start(self, call: int) -> torch.Tensor:
@@ -346,6 +354,26 @@ def foresee(goals: bool, predictor: PredictorName, members: int, risk: float = 0
     configuration = replace(m.configurator("mode-2", goal if goals else None), risk=risk)
     actions = torch.randint(3, (ENVS, 5, 4), generator=torch.Generator().manual_seed(0))
     return agent, Energy(m, s, configuration), actions
+
+
+@each_predictor
+@pytest.mark.parametrize("goals", [False, True])
+@pytest.mark.parametrize("together", [1, 2])
+def test_many_environments_are_imagined_a_few_at_a_time(
+    together: int, goals: bool, predictor: PredictorName, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, energy, actions = foresee(goals, predictor, members)
+    rollout = Counted(agent.modules.world_model.rollout)
+    monkeypatch.setattr(agent.modules.world_model, "rollout", rollout)
+    with torch.no_grad():
+        at_once = energy(actions)
+        before = rollout.times
+        monkeypatch.setattr("forethought.agent.modes._AT_ONCE", together * 5 * energy.s.latent.shape[-1])
+        assert torch.allclose(energy(actions), at_once, atol=1e-5)
+    assert rollout.times - before == math.ceil(ENVS / together)
+    assert (at_once[0] - at_once[1]).abs().max() > 1e-3
+    energy(actions)
+    assert rollout.times - before == math.ceil(ENVS / together) + 1  # whoever wants gradients has all of them at once
 
 
 @pytest.mark.parametrize("goals", [False, True])
