@@ -48,7 +48,7 @@ def scaling_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, st
     if max((len({point.x for point in line}) for line in lines.values()), default=0) < 3:
         return None
     figure = new_figure(4.6, title, "Mean return on unseen levels or starts with 95 % intervals; at 0 calls: Mode-1")
-    axes = figure.add_axes((0.075, 0.125, 0.72, 0.7))
+    axes = figure.add_axes((0.09, 0.125, 0.705, 0.7))
     quiet(axes)
     budgets = sorted({round(point.x) for line in lines.values() for point in line})
     smallest = min((budget for budget in budgets if budget > 0), default=1)
@@ -92,7 +92,7 @@ def gate_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, str])
         return None
     subtitle = "Mean return on unseen levels or starts with 95 % intervals; dashed: planning when chance has it"
     figure = new_figure(4.6, title, subtitle)
-    axes = figure.add_axes((0.075, 0.125, 0.72, 0.7))
+    axes = figure.add_axes((0.09, 0.125, 0.705, 0.7))
     quiet(axes)
     for setting, (line, whole) in shown.items():
         for kind, style in (("gated", "-"), ("random-gate", (0, (4, 2)))):
@@ -123,7 +123,7 @@ def compute_chart(rows: Sequence[Standing], title: str, colours: Mapping[str, st
     if len(rows) < 2:
         return None
     figure = new_figure(4.6, title, "Mean return on unseen levels or starts with 95 % intervals, against thinking time")
-    axes = figure.add_axes((0.075, 0.125, 0.89, 0.7))
+    axes = figure.add_axes((0.09, 0.125, 0.875, 0.7))
     quiet(axes)
     axes.set_xscale("log")
     for index, row in enumerate(sorted(rows, key=lambda row: row.milliseconds)):
@@ -209,7 +209,7 @@ def learning_chart(
     if not published or not trained:
         return None
     figure = new_figure(4.6, title, "Unseen levels; line: PPO's published curve (200 easy levels, mean of 3 runs)")
-    axes = figure.add_axes((0.075, 0.125, 0.89, 0.7))
+    axes = figure.add_axes((0.09, 0.125, 0.875, 0.7))
     quiet(axes)
     axes.set_xscale("log")
     steps = [point.steps for point in published]

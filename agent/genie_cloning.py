@@ -52,7 +52,7 @@ class Cloning:
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedExpert:
     """Steps of an expert: frames uint8 ``[n, H, W, 3]``, and what is known of the step that leaves each."""
 
     frames: NDArray[np.uint8]
@@ -86,7 +86,7 @@ class CloneBehaviour:
         return Decision(chosen, np.zeros((len(first), 1), np.float32), None, np.zeros(len(first), np.bool_), 0)
 
 
-def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device: torch.device) -> Watched:
+def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device: torch.device) -> WatchedExpert:
     """Steps of video in random order, each from two frames alone, so that an episode's first steps are among them.
 
     Where no frame follows an episode's last step (Procgen), that step is missing, for the oracle as well.
@@ -100,11 +100,11 @@ def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device:
     chosen = starts[np.random.default_rng(seed).permutation(len(starts))[:most]]
     windows = [data.read(chosen[begin : begin + _CHUNK], 2) for begin in range(0, len(chosen), _CHUNK)]
     truth = torch.from_numpy(data.read_label("actions", chosen, 2)[:, 0])
-    return Watched(np.concatenate(windows)[:, 0], label_windows(world, windows, truth, device))
+    return WatchedExpert(np.concatenate(windows)[:, 0], label_windows(world, windows, truth, device))
 
 
 def clone(
-    watched: Watched,
+    watched: WatchedExpert,
     actions: Tensor,
     count: int,
     config: Cloning,

@@ -33,7 +33,7 @@ from .commands import (
     title_of,
 )
 from .envs.make import has_levels
-from .options import UsageError, parse, wants_help
+from .options import UsageError, leading, parse, wants_help
 from .progress import RowProgress, StepProgress
 
 
@@ -69,11 +69,11 @@ def compare(arguments: Sequence[str], console: Console) -> int:
         "writes a report. Several runs that differ only in seed or world are one setting; NAME=FOLDER names settings. "
         "Folders of forethought ppo take part as well."
     )
-    count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    runs, rest = [_named_run(argument) for argument in arguments[:count]], arguments[count:]
+    subjects, rest = leading(arguments)
+    runs = [_named_run(argument) for argument in subjects]
     if not runs and not wants_help(rest):
         raise UsageError("compare needs a run folder first: forethought compare RUN …; forethought train prints it")
-    prog = shlex.join(["forethought", "compare", *(arguments[:count] or ["RUN"])])
+    prog = shlex.join(["forethought", "compare", *(subjects or ["RUN"])])
     if wants_help(rest):
         parse(CompareOptions, CompareOptions(CompareConfig()), rest, prog, about)
     default = CompareOptions(default_comparison([_world_of(folder) for _, folder in runs]))

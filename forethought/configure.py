@@ -30,7 +30,7 @@ from .commands import Changes, check_folder, load_changed
 from .comparing import tell
 from .modules.configurator import Task
 from .modules.knobs import TaskTable
-from .options import UsageError, parse, wants_help
+from .options import UsageError, leading, parse, wants_help
 from .progress import RowProgress
 
 
@@ -56,11 +56,11 @@ def configure(arguments: Sequence[str], console: Console) -> int:
         "RUN/configure/level-3.json (or level-1.json), which forethought compare takes as a row (--configurations). "
         "Ctrl-C keeps what was searched so far; --resume goes on."
     )
-    count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    runs, rest = [Path(argument) for argument in arguments[:count]], arguments[count:]
+    subjects, rest = leading(arguments)
+    runs = [Path(argument) for argument in subjects]
     if not runs and not wants_help(rest):
         raise UsageError("configure needs a run folder first: forethought configure RUN …; forethought train prints it")
-    prog = shlex.join(["forethought", "configure", *(arguments[:count] or ["RUN"])])
+    prog = shlex.join(["forethought", "configure", *(subjects or ["RUN"])])
     options = parse(ConfigureOptions, ConfigureOptions(), rest, prog, about)
     for folder in runs:
         check_folder(folder)

@@ -36,7 +36,7 @@ from .commands import check_folder
 from .envs.genie import PRETRAINED
 from .modules.genie.files import load_settings, load_world
 from .modules.genie.video import VideoDataset
-from .options import UsageError, parse, wants_help
+from .options import UsageError, leading, parse, wants_help
 from .progress import RowProgress
 
 
@@ -117,8 +117,8 @@ def transfer(arguments: Sequence[str], console: Console) -> int:
         "Let runs that were trained in a dream (forethought train genie:WORLD, forethought ppo genie:WORLD) act in the "
         "true environment: they see its frames, answer with codes, and what these mean is done. Beside them chance."
     )
-    count = next((i for i, part in enumerate(arguments) if part.startswith("-")), len(arguments))
-    folders, rest = [Path(part) for part in arguments[:count]], arguments[count:]
+    subjects, rest = leading(arguments)
+    folders = [Path(part) for part in subjects]
     if not folders and not wants_help(rest):
         raise UsageError("transfer needs run folders first: forethought genie transfer RUN …")
     options = parse(TransferOptions, TransferOptions(), rest, "forethought genie transfer RUN …", about)

@@ -62,6 +62,12 @@ def given(name: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
+def leading(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What was typed before the first option, and the rest."""
+    count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    return list(arguments[:count]), list(arguments[count:])
+
+
 def wants_help(arguments: Sequence[str]) -> bool:
     """Whether the explanation of a command was asked for."""
     return any(argument in {"-h", "--help"} for argument in arguments)

@@ -68,8 +68,11 @@ def test_a_weight_that_nothing_could_serve_is_refused_before_work(weights: dict[
 def test_weights_that_are_served_are_accepted() -> None:
     config = settings()
     world_model = replace(config.world_model, members=2, noop=1)
-    Agent(replace(config, task=replace(config.task, novelty=1.0, agency=1.0), world_model=world_model), SEEK)
-    Agent(forager(hunger=-1.0, hazard=2.0, agency=1.0), FORAGER)
+    curious = Agent(replace(config, task=replace(config.task, novelty=1.5, agency=0.5), world_model=world_model), SEEK)
+    hungry = Agent(forager(hunger=-1.0, hazard=2.0, agency=0.5), FORAGER)
+    for agent, weights in ((curious, {"novelty": 1.5, "agency": 0.5}), (hungry, {"hunger": -1.0, "hazard": 2.0})):
+        u = agent.modules.configurator("mode-2").u
+        assert {name: float(u[DRIVES.index(name)]) for name in weights} == weights
 
 
 def test_unknown_sensors_are_refused() -> None:
