@@ -5,6 +5,10 @@ collect while shunning hazards. All act in Mode-2 in the same held-out episodes.
 are changed and nothing else. A change of task is judged by the new task's own cost per step, u·IC of what was measured:
 0 is the collector as it was, 100 % an agent trained for the new task.
 
+Then every agent serves all three tasks: its networks rest, and its configurator is told the weights of the task. 0 is
+the same agent told nothing (all weights 0), 100 % the agent that was trained for the task; beside it what comes of the
+weights of the two other tasks.
+
     python benchmarks/drives.py --seeds 0 1 2
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +28,7 @@ from forethought.agent.checkpoint import load_agent
 from forethought.agent.interaction import Behaviour, RandomBehaviour, interact
 from forethought.agent.presets import preset
 from forethought.agent.run import train
+from forethought.agent.statistics import mean_interval
 from forethought.agent.worlds import build_env
 from forethought.modules.cost import IntrinsicCost, interoception
 from forethought.modules.types import drive_weights
@@ -31,13 +37,12 @@ Weights = dict[str, float]
 COLLECT: Weights = {"pleasure": 1.0}
 EAT: Weights = {"pleasure": 0.0, "hunger": 1.0}
 AVOID: Weights = {"pleasure": 1.0, "hazard": 3.0}
+NOTHING: Weights = {"pleasure": 0.0}
 TRAINED = {"collect": COLLECT, "eat": EAT, "avoid": AVOID}
 CHANGED = (
     *({"pleasure": 1.0, "hunger": weight} for weight in (1.0, 4.0)),
-    *({"pleasure": 1.0, "hazard": weight} for weight in (0.3, 3.0)),
-    {"pleasure": 0.0, "hunger": 1.0},
+    {"pleasure": 1.0, "hazard": 0.3},
     {"pleasure": 0.0, "hunger": -1.0},
-    {"pleasure": 0.0},
 )
 """What the collector is told to do instead; its own weights are the first setting of each series."""
 HELD_OUT_SEED = 10_000
@@ -46,7 +51,7 @@ COUNTED = ("food", "token", "contact")
 
 @dataclass(frozen=True)
 class Lived:
-    """What a behaviour did per episode, and what that costs per step for whoever wants to eat or to avoid."""
+    """What a behaviour did per episode, and what that costs per step for whoever wants one of the three tasks done."""
 
     seed: int
     trained: str
@@ -54,6 +59,7 @@ class Lived:
     food: float
     token: float
     contact: float
+    cost_collect: float
     cost_eat: float
     cost_avoid: float
 
@@ -83,15 +89,15 @@ def reweighted(agent: Agent, weights: Weights) -> Agent:
 def live(agent: Agent, behaviour: Behaviour, envs: int, steps: int) -> dict[str, float]:
     """Pickups and contacts per episode, and costs per step, of one episode in each environment."""
     env = build_env(agent.config.env, envs, seed=HELD_OUT_SEED, held_out=True)
-    told = dict.fromkeys((*COUNTED, "cost_eat", "cost_avoid"), 0.0)
+    told = dict.fromkeys((*COUNTED, *(f"cost_{task}" for task in TRAINED)), 0.0)
     for step in islice(interact(env, behaviour, seed=HELD_OUT_SEED), steps):
         for name in COUNTED:
             told[name] += float(step.infos[name].mean())
         assert step.sensors is not None
         nothing = torch.zeros(envs)
         iota = interoception(torch.from_numpy(step.reward), nothing, nothing, None, *torch.from_numpy(step.sensors).T)
-        for name, weights in (("cost_eat", EAT), ("cost_avoid", AVOID)):
-            told[name] += float(IntrinsicCost()(iota, drive_weights(**weights)).sum(-1).mean()) / steps
+        for task, weights in TRAINED.items():
+            told[f"cost_{task}"] += float(IntrinsicCost()(iota, drive_weights(**weights)).sum(-1).mean()) / steps
     env.close()
     return told
 
@@ -102,38 +108,64 @@ def measure(seed: int, arguments: argparse.Namespace) -> list[Lived]:
     collector = agents["collect"]
     random = RandomBehaviour(collector.spaces.action, arguments.envs, seed, plan=1, sticky=3)
     turns: list[tuple[str, Weights, Behaviour]] = [("random", {}, random)]
-    wanted = [(task, TRAINED[task]) for task in agents] + [("collect", weights) for weights in CHANGED]
-    for task, weights in wanted:
+    wanted = [(task, weights) for task in agents for weights in (*TRAINED.values(), NOTHING)]
+    for task, weights in [*wanted, *(("collect", weights) for weights in CHANGED)]:
         acting = reweighted(agents[task], weights).begin(arguments.envs, "mode-2")
         turns.append((task, weights, acting))
     rows = []
     for task, weights, behaviour in turns:
         told = live(collector, behaviour, arguments.envs, arguments.steps)
-        rows.append(Lived(seed, task, " ".join(f"{name}={value:g}" for name, value in weights.items()), **told))
+        rows.append(Lived(seed, task, named(weights), **told))
         numbers = "".join(f"{told[name]:9.2f}" for name in COUNTED)
-        print(
-            f"{seed:4}  {task:8}{rows[-1].weights:26}{numbers}{told['cost_eat']:10.3f}{told['cost_avoid']:11.3f}",
-            flush=True,
-        )
+        costs = "".join(f"{told[f'cost_{task}']:10.3f}" for task in TRAINED)
+        print(f"{seed:4}  {task:8}{rows[-1].weights:26}{numbers}{costs}", flush=True)
     return rows
 
 
+def named(weights: Weights) -> str:
+    """Weights as they are called in the table."""
+    return " ".join(f"{name}={value:g}" for name, value in weights.items())
+
+
 def summarise(rows: list[Lived]) -> None:
-    """Say how far each re-weighted collector got on the way to a retrained agent."""
-    for task, weights, cost in (
-        ("eat", "pleasure=0 hunger=1", "cost_eat"),
-        ("avoid", "pleasure=1 hazard=3", "cost_avoid"),
-    ):
-        shares = []
-        for seed in sorted({row.seed for row in rows}):
-            mine = {(row.trained, row.weights): getattr(row, cost) for row in rows if row.seed == seed}
-            before, after = mine["collect", "pleasure=1"], mine["collect", weights]
-            retrained = mine.get((task, weights))
-            if retrained is not None and before > retrained:
-                shares.append((before - after) / (before - retrained))
-        if shares:
-            each = ", ".join(f"{100 * share:.0f} %" for share in shares)
-            print(f"collect → {task}: {each} of the way (median {100 * float(np.median(shares)):.0f} %)")
+    """Say how far each re-weighted collector got on the way to a retrained agent, and how well each agent serves."""
+    seeds = sorted({row.seed for row in rows})
+    told = {(row.seed, row.trained, row.weights): row for row in rows}
+    for drive, what, sign in (("hunger", "food", 1), ("hazard", "contact", -1)):
+        series = [COLLECT, *(weights for weights in CHANGED if drive in weights and weights["pleasure"])]
+        if drive == "hazard":
+            series.append(AVOID)
+        means = [[getattr(told[seed, "collect", named(weights)], what) for weights in series] for seed in seeds]
+        rising = sum(all(sign * (b - a) >= 0 for a, b in itertools.pairwise(row)) for row in means)
+        print(f"{what} as {drive} rises: monotone in {rising} of {len(seeds)} seeds, mean {np.mean(means, 0).round(2)}")
+    bases = [task for task in TRAINED if (seeds[0], task, named(NOTHING)) in told]
+    for task in [task for task in bases if task != "collect"]:
+        weights = named(COLLECT), named(TRAINED[task])
+        _say(f"collect → {task}", [way(told, seed, "collect", task, *weights) for seed in seeds])
+    for base in bases:
+        for task in bases:
+            others = [named(weights) for other, weights in TRAINED.items() if other != task]
+            served = [way(told, seed, base, task, named(NOTHING), named(TRAINED[task])) for seed in seeds]
+            _say(f"{base} serves {task}", served)
+            mixed = [[way(told, seed, base, task, named(NOTHING), other) for other in others] for seed in seeds]
+            _say(f"{base} serves {task}, told another task", [float(np.mean(each)) for each in mixed])
+
+
+def way(told: dict[tuple[int, str, str], Lived], seed: int, base: str, task: str, before: str, after: str) -> float:
+    """Share of the way, in the task's own cost, from the weights before to an agent that was trained for the task."""
+
+    def cost(trained: str, weights: str) -> float:
+        return float(getattr(told[seed, trained, weights], f"cost_{task}"))
+
+    begin, goal = cost(base, before), cost(task, named(TRAINED[task]))
+    return (begin - cost(base, after)) / (begin - goal)
+
+
+def _say(what: str, shares: list[float]) -> None:
+    each = ", ".join(f"{100 * share:.0f}" for share in shares)
+    found = mean_interval(np.array(shares))
+    interval = f" ({100 * found.low:.0f} … {100 * found.high:.0f})" if len(shares) > 1 else ""
+    print(f"{what}: {100 * found.mean:.0f} %{interval} of the way [{each}]")
 
 
 def main() -> None:
@@ -150,7 +182,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if "collect" not in arguments.tasks:
         parser.error("--tasks must name collect: it is the agent whose weights are changed")
-    print(f"{'seed':>4}  {'trained':8}{'weights':26}{'food':>9}{'token':>9}{'contact':>9}{'cost eat':>10}{'avoid':>11}")
+    titles = "".join(f"{name:>9}" for name in COUNTED) + "".join(f"{task:>10}" for task in TRAINED)
+    print(f"{'seed':>4}  {'trained':8}{'weights':26}{titles}")
     rows: list[Lived] = []
     where = arguments.out or arguments.folder / "drives.csv"
     where.parent.mkdir(parents=True, exist_ok=True)
