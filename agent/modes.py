@@ -25,7 +25,6 @@ from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
 from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch
 
-
 _AT_ONCE = 1 << 20
 """Numbers in the latents of what is imagined together: 4 MB."""
 
