@@ -194,6 +194,8 @@ class BehaviourLoss:
     the expectile (0.5: walks as they are; towards 1: the best that was walked)."""
     learning_rate: float = 1e-3
     """Learning rate of critic and actor (Adam)."""
+    final_rate: float = 1.0
+    """Share of it that is left at the end of the final updates, in which it falls along a cosine; 1: it does not."""
     real: float = 1.0
     """Weight of the critic's loss on real states."""
     imagined: float = 0.5

@@ -161,6 +161,14 @@ class Learner:
             group["lr"] = self.agent.config.model_loss.learning_rate * learning_rate_factor(done, updates)
         descend(self.model_optimiser, loss)
 
+    def cool(self, done: float) -> None:
+        """Set the learning rate of critic and actor for when a share ``done`` of the final updates is over."""
+        behaviour = self.agent.config.behaviour
+        left = behaviour.final_rate + (1 - behaviour.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+        for optimiser in (self.critic_optimiser, self.actor_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = behaviour.learning_rate * left
+
     def dream(self, window: Window) -> Dream | None:
         """Let the actor act in imagination from remembered states; None where the settings do not want it."""
         m, config = self.agent.modules, self.agent.config

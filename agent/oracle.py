@@ -14,7 +14,7 @@ from ..modules.configurator import Task
 from ..modules.cost import IntrinsicCost, interoception, plan_energy
 from ..modules.types import drive_weights
 from ..planners import BeamSearch, Budget, CategoricalCEM, Planner, Proposal, TreeSearch
-from .agent import Decision
+from .agent import Array, Decision
 from .interaction import Observation, VectorEnv
 
 
@@ -127,12 +127,21 @@ def _play(copies: Savable, actions: NDArray[np.int64], repeat: int) -> tuple[NDA
     rewards, going = np.zeros((candidates, horizon)), np.ones((candidates, horizon), np.bool_)
     alive = np.ones(candidates, np.bool_)
     for t in range(horizon):
-        for _ in range(repeat):
-            _, reward, terminated, truncated, _ = copies.step(actions[:, t])
-            rewards[:, t] += np.where(alive, reward, 0.0)
-            alive &= ~(terminated | truncated)
+        _, rewards[:, t], alive = held(copies, actions[:, t], repeat, alive)
         going[:, t] = alive
     return rewards, going
+
+
+def held(
+    copies: Savable, action: NDArray[np.int64], repeat: int, alive: NDArray[np.bool_]
+) -> tuple[Array, NDArray[np.float64], NDArray[np.bool_]]:
+    """Hold actions ``[S]`` for some frames: what is seen then, the rewards, and whose episode still goes on ``[S]``."""
+    rewards = np.zeros(len(action))
+    for _ in range(repeat):
+        frame, reward, terminated, truncated, _ = copies.step(action)
+        rewards += np.where(alive, reward, 0.0)
+        alive = alive & ~(terminated | truncated)
+    return frame, rewards, alive
 
 
 class ExpertBehaviour:

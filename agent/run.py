@@ -85,6 +85,7 @@ def check_settings(config: RunConfig) -> None:
         "model_loss.balance": loss.balance,
         "model_loss.momentum": loss.momentum,
         "behaviour.expectile": config.behaviour.expectile,
+        "behaviour.final_rate": config.behaviour.final_rate,
         "schedule.exploration": schedule.exploration,
     }
     for name, share in shares.items():

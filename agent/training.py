@@ -218,10 +218,12 @@ class Trainer:
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
 
-    def learn_behaviour(self, updates: int) -> None:
-        """Critic and actor updates on windows from memory."""
+    def learn_behaviour(self, updates: int, final: bool = False) -> None:
+        """Critic and actor updates on windows from memory; the final ones slow down."""
         self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
+            if final:
+                self.learner.cool(self.behaved / updates)
             with self.watch("critic and actor"):
                 metrics = self._behave()
             self.behaved += 1
@@ -255,7 +257,7 @@ class Trainer:
         self.learn_predictor(schedule.predictor_updates)
         while self.rounds < schedule.rounds:
             self.round(self.rounds)
-        self.learn_behaviour(schedule.final_behaviour_updates)
+        self.learn_behaviour(schedule.final_behaviour_updates, final=True)
         self.memory.latents = None
 
     def round(self, count: int) -> None:

@@ -101,7 +101,7 @@ def tiny(seed: int = 0) -> RunConfig:
         config,
         env=replace(config.env, num_envs=4),
         model_loss=replace(config.model_loss, batch=8),
-        behaviour=replace(config.behaviour, batch=8),
+        behaviour=replace(config.behaviour, batch=8, final_rate=0.3),
         schedule=schedule,
     )
 

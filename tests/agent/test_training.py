@@ -17,7 +17,7 @@ from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, prepare, timing_of
-from forethought.agent.training import Trainer
+from forethought.agent.training import Trainer, behaviour_updates
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import Configuration, Mode, State, Trajectory, drive_weights
 from numpy.typing import NDArray
@@ -375,3 +375,26 @@ def test_time_is_counted_by_kind_of_work() -> None:
     assert timing["decisions"] == trainer.decisions == timing["frames"]
     assert timing["frames_per_second"] == pytest.approx(trainer.decisions / sum(seconds.values()))
     assert timing["peak_megabytes"] > 50 and "acting" in timing["split"]
+
+
+def test_critic_and_actor_slow_down_in_the_final_updates_alone() -> None:
+    agent, env = prepare(tiny())
+    trainer = Trainer(agent, env, lambda *_: None)
+    rates: list[tuple[float, float]] = []
+    optimisers = trainer.learner.critic_optimiser, trainer.learner.actor_optimiser
+    behave = trainer._behave
+
+    def watched() -> Any:
+        critic, actor = (optimiser.param_groups[0]["lr"] for optimiser in optimisers)
+        rates.append((critic, actor))
+        return behave()
+
+    trainer._behave = watched  # type: ignore[method-assign]
+    trainer.run()
+    env.close()
+    peak, schedule = agent.config.behaviour.learning_rate, agent.config.schedule
+    last = schedule.final_behaviour_updates
+    before, final = rates[:-last], [rate for rate, _ in rates[-last:]]
+    assert len(before) == schedule.rounds * behaviour_updates(schedule) and set(before) == {(peak, peak)}
+    assert rates[-1][0] == rates[-1][1] and final == sorted(final, reverse=True)
+    assert final[0] == peak and 0.3 * peak < final[-1] < 0.5 * peak
