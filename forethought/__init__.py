@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .agent.config import RunConfig
     from .agent.evaluation import Episode, Result, evaluate
     from .agent.presets import preset
+    from .agent.pretrained import pretrained
     from .agent.protocols import evaluate_protocol
     from .agent.report import write_report
     from .agent.run import train
@@ -54,6 +55,7 @@ __all__ = [
     "load_agent",
     "make_env",
     "preset",
+    "pretrained",
     "save_agent",
     "train",
     "write_report",
@@ -74,6 +76,7 @@ _HOMES = {
     "load_agent": "agent.checkpoint",
     "make_env": "envs.make",
     "preset": "agent.presets",
+    "pretrained": "agent.pretrained",
     "save_agent": "agent.checkpoint",
     "train": "agent.run",
     "write_report": "agent.report",

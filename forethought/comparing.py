@@ -19,6 +19,7 @@ from .agent.comparison import CompareConfig, references_for
 from .agent.config import EnvConfig
 from .agent.entrants import Entrant, calibrations, check_entrants, compare_runs, gate_names, players_of, turns
 from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo, whole_rollouts
+from .agent.pretrained import FOLDER, pretrained, pretrained_names
 from .agent.protocols import ROOM_BEHAVIOURS, find_protocol
 from .agent.report import tables, write_report
 from .commands import (
@@ -33,8 +34,10 @@ from .commands import (
     title_of,
 )
 from .envs.make import has_levels
-from .options import UsageError, leading, parse, wants_help
+from .options import UsageError, given_all, leading, parse, wants_help
 from .progress import RowProgress, StepProgress
+
+PRETRAINED_NAMES = ", ".join(pretrained_names())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,10 @@ class CompareOptions:
     """Where the report goes."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({PROTOCOL_NAMES})")] = None
     """Rooms: how success is measured; by default the hardest that the room has."""
+    pretrained: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME …", help_behavior_hint=f"({PRETRAINED_NAMES})")
+    ] = ()
+    """Agents that come along, beside or in place of runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +78,18 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     )
     subjects, rest = leading(arguments)
     runs = [_named_run(argument) for argument in subjects]
+    runs += [(None, pretrained(name)) for name in given_all("--pretrained", rest)]
     if not runs and not wants_help(rest):
-        raise UsageError("compare needs a run folder first: forethought compare RUN …; forethought train prints it")
+        raise UsageError(
+            "compare needs a run folder first: forethought compare RUN …; forethought train prints it, and "
+            "--pretrained names agents that come along"
+        )
     prog = shlex.join(["forethought", "compare", *(subjects or ["RUN"])])
     if wants_help(rest):
         parse(CompareOptions, CompareOptions(CompareConfig()), rest, prog, about)
     default = CompareOptions(default_comparison([_world_of(folder) for _, folder in runs]))
     options = parse(CompareOptions, default, rest, prog, about)
-    config, out = options.settings, options.out or runs[0][1] / "compare"
+    config, out = options.settings, options.out or _beside(runs[0][1]) / "compare"
     entrants = [_entrant(name, folder, options.changes) for name, folder in runs]
     protocols = {entrant.world.id: find_protocol(options.protocol, entrant.world.id) for entrant in entrants}
     check_numbers(config)
@@ -165,6 +176,11 @@ def default_comparison(ids: Sequence[str]) -> CompareConfig:
     if all(has_levels(id) for id in ids):
         return CompareConfig(train_levels=True)
     return CompareConfig(("mode-1", "mode-2", "random"))
+
+
+def _beside(folder: Path) -> Path:
+    """Where results go: into the run's folder, but not into that of the package."""
+    return Path("runs") / "pretrained" / folder.name if folder.parent == FOLDER else folder
 
 
 def _named_run(argument: str) -> tuple[str | None, Path]:

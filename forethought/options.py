@@ -62,6 +62,19 @@ def given(name: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
+def given_all(name: str, arguments: Sequence[str]) -> list[str]:
+    """The values of an option that takes several, read before the others because their defaults depend on them."""
+    values, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument.startswith(f"{name}="):
+            values.append(argument.removeprefix(f"{name}="))
+        elif argument == name:
+            more, rest = leading(rest)
+            values += more
+    return values
+
+
 def leading(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What was typed before the first option, and the rest."""
     count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
