@@ -56,6 +56,13 @@ class Phase:
         self.done = self.base + done
         self.total = max(self.total, self.done)
 
+    def spend(self, seconds: float, done: int) -> None:
+        """Time went by until this report; what goes before a stretch's first unit (latents at rest) happens once."""
+        if done == 1:
+            self.began += 1
+        else:
+            self.seconds += seconds
+
     @property
     def left(self) -> float | None:
         """Seconds left, where the phase has run long enough to tell."""
@@ -120,7 +127,7 @@ class TrainingProgress:
             state.advance(done, total)
         state.numbers = dict(metrics)
         if name != "rounds":
-            state.seconds += now - self.then
+            state.spend(now - self.then, done)
         self.then = now
         self._write(name, state)
         self._show(name, now)

@@ -611,4 +611,12 @@ def test_progress_counts_phases_over_the_whole_schedule() -> None:
     assert half.left is None
     half.advance(10, 20)
     assert half.done == 30 and half.left == pytest.approx(10.0)
+    slow = Phase(100)
+    for done, seconds in ((1, 1_000.0), (2, 1.0), (3, 1.0)):  # much is prepared before the first unit, and once
+        slow.advance(done, 50)
+        slow.spend(seconds, done)
+    assert slow.left == pytest.approx(97.0)
+    slow.advance(1, 50)  # the next stretch
+    slow.spend(500.0, 1)
+    assert slow.left is not None and slow.left < 100
     assert [clock(s) for s in (0, 61.4, 3661)] == ["0:00", "1:01", "1:01:01"]
