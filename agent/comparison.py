@@ -20,6 +20,7 @@ from .configuring import configured, mode_of
 from .evaluation import Progress, Result, Split, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
+from .policies import distilled
 from .protocols import NoOpBehaviour
 from .report import References
 from .scores import Normalisation, normalisation, published_ppo
@@ -55,6 +56,8 @@ class CompareConfig:
     """Beside each of them a row that plans as often, but when chance has it."""
     configurations: tuple[str, ...] = ()
     """More rows, one for each file that forethought configure wrote (RUN/configure/level-3.json)."""
+    distil: int = 0
+    """One more row: Mode-1 when its policy has learned so many plans of Mode-2, made on training levels (or starts)."""
     train_levels: bool = False
     """Procgen: play the levels of training as well, and show the gap."""
 
@@ -154,6 +157,7 @@ def modes_of(
     run: str = "",
     steps: int = 0,
     gates: Mapping[float, Gate] | None = None,
+    pupil: Agent | None = None,
 ) -> list[Player]:
     """The rows of one trained agent: its modes, its gates and its budgets.
 
@@ -164,6 +168,7 @@ def modes_of(
         run: Its run folder.
         steps: Environment steps of its training.
         gates: By share of decisions to plan, calibrated before; None: calibrate what the config asks for.
+        pupil: The agent with a policy that has learned plans; None: teach it here if the config asks for it.
 
     Raises:
         ValueError: A budget too small for the agent's plans, or gates that cannot be calibrated.
@@ -183,6 +188,9 @@ def modes_of(
         players.append(
             player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world)))
         )
+    if config.distil:
+        taught = distilled(agent, config.distil) if pupil is None else pupil
+        players.append(player("mode-1 · distilled", "mode-1", taught, f"has learned {config.distil} plans"))
     if "mode-2" in config.behaviours:
         players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
     if "gated" in config.behaviours and (agent.config.task.thinking.gate.open or not config.gates):

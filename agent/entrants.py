@@ -17,6 +17,7 @@ from .comparison import CompareConfig, Player, bystanders, check_behaviours, mod
 from .config import EnvConfig, RunConfig, Saving
 from .configuring import configured
 from .evaluation import Progress, Result, Split
+from .policies import distilled
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
 
@@ -107,8 +108,35 @@ def _gate(entrant: Entrant, share: float) -> str:
     return f"gate {100 * share:g} %, {entrant.folder}"
 
 
+def pupils(
+    entrants: Sequence[Entrant], config: CompareConfig, progress: Mapping[str, Progress] | None = None
+) -> dict[Path, Agent]:
+    """The agents whose policies have learned plans, by run folder; none where the config asks for none.
+
+    Args:
+        entrants: Who takes part; only agents plan.
+        config: Says how many plans.
+        progress: By `pupil_names`, told of plans.
+    """
+    told = progress or {}
+    agents = [(e, e.agent) for e in entrants if isinstance(e.agent, Agent) and config.distil]
+    return {e.folder: distilled(agent, config.distil, told.get(_pupil(e))) for e, agent in agents}
+
+
+def pupil_names(entrants: Sequence[Entrant], config: CompareConfig) -> list[str]:
+    """Who is to be taught, for progress bars."""
+    return [_pupil(e) for e in entrants if isinstance(e.agent, Agent) and config.distil]
+
+
+def _pupil(entrant: Entrant) -> str:
+    return f"distilling, {entrant.folder}"
+
+
 def players_of(
-    entrants: Sequence[Entrant], config: CompareConfig, gates: Mapping[Path, Mapping[float, Gate]] | None = None
+    entrants: Sequence[Entrant],
+    config: CompareConfig,
+    gates: Mapping[Path, Mapping[float, Gate]] | None = None,
+    taught: Mapping[Path, Agent] | None = None,
 ) -> list[Player]:
     """Everybody who plays: the modes of each run, then those that were not trained, once for each world.
 
@@ -116,6 +144,7 @@ def players_of(
         entrants: The runs.
         config: Says which rows.
         gates: From `calibrations`; None: calibrate here.
+        taught: From `pupils`; None: teach here.
 
     Raises:
         ValueError: A budget too small for an agent's plans.
@@ -124,7 +153,8 @@ def players_of(
     for entrant, prefix in zip(entrants, prefixes(entrants), strict=True):
         if isinstance(entrant.agent, Agent):
             own = None if gates is None else gates[entrant.folder]
-            players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps, own)
+            pupil = None if taught is None else taught.get(entrant.folder)
+            players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps, own, pupil)
         else:
             players.append(reactive_player(entrant.agent, prefix, str(entrant.folder), entrant.steps))
     for id in dict.fromkeys(entrant.world.id for entrant in entrants):
@@ -152,6 +182,8 @@ def check_entrants(
     if any(budget < 0 for budget in config.budgets) or len(set(config.budgets)) < len(config.budgets):
         given = " ".join(map(str, config.budgets))
         raise ValueError(f"--budgets is {given}, expected different numbers of predictor calls from 0 up, 0 64 256 say")
+    if config.distil and config.distil < 4:
+        raise ValueError(f"--distil is {config.distil}, expected 0 or at least 4 plans to learn from")
     folders = [entrant.folder.absolute() for entrant in entrants]
     for folder in folders:
         if folders.count(folder) > 1:

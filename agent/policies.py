@@ -8,6 +8,7 @@ actor are its own. A `Learner` of it teaches the policy (`actor_update`) without
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +18,18 @@ from torch import Tensor
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator, Task
 from ..modules.types import State
-from ..planners import Progress
-from .agent import Agent, plan_target
+from ..planners import Progress as Shown
+from .agent import Agent, plan_target, plan_width
+from .calibration import SEED
+from .evaluation import Progress
+from .interaction import RandomBehaviour
 from .learning import Learner
 from .modes import think
+from .outlook import HandOver, play
+from .worlds import build_env
 
 _TOGETHER = 256  # plans made in one batch
+_STREAMS, _ROUNDS, _BATCH, _PASSES = 16, 4, 128, 12
 
 
 def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
@@ -84,15 +91,24 @@ class Lesson:
 
 
 @torch.no_grad()
-def plan_for(agent: Agent, state: State, goal: State | None, generator: torch.Generator) -> Lesson:
-    """Let Mode-2 plan in states ``[N, D]``, some of them at a time; the actor proposes nothing."""
+def plan_for(
+    agent: Agent,
+    state: State,
+    goal: State | None,
+    generator: torch.Generator,
+    proposals: int = 0,
+    progress: Progress | None = None,
+) -> Lesson:
+    """Let Mode-2 plan in states ``[N, D]``, some of them at a time, with so many proposals of the actor."""
     m, targets = agent.modules, []
     for start in range(0, len(state.latent), _TOGETHER):
         some = slice(start, start + _TOGETHER)
         towards = None if goal is None else State(goal.latent[some])
-        configuration = replace(m.configurator("mode-2", towards, agent.device), proposals=0)
+        configuration = replace(m.configurator("mode-2", towards, agent.device), proposals=proposals)
         s = State(state.latent[some])
         targets.append(plan_target(think(m, s, configuration, agent.planner, agent.spaces.action, None, generator)))
+        if progress is not None:
+            progress(min(start + _TOGETHER, len(state.latent)), len(state.latent))
     return Lesson(state, goal, torch.cat(targets))
 
 
@@ -114,8 +130,8 @@ def energy_curve(
     configuration = m.configurator("mode-2", goal, agent.device)
     configuration = replace(configuration, iterations=iterations, proposals=proposals, milliseconds=None)
 
-    def watch(progress: Progress) -> None:
-        energies.append(progress.energy)
+    def watch(shown: Shown) -> None:
+        energies.append(shown.energy)
 
     think(m, state, configuration, agent.planner, agent.spaces.action, None, generator, watch)
     return torch.stack(energies)
@@ -142,3 +158,64 @@ def distil(learner: Learner, lesson: Lesson, updates: int, batch: int, generator
         index = torch.from_numpy(generator.integers(len(lesson.target), size=batch))
         part = lesson.at(index.to(lesson.target.device))
         learner.imitate(part.state, part.goal, part.target)
+
+
+def joined(lessons: Sequence[Lesson]) -> Lesson:
+    """Several lessons as one."""
+    goals = [lesson.goal.latent for lesson in lessons if lesson.goal is not None]
+    state = State(torch.cat([lesson.state.latent for lesson in lessons]))
+    return Lesson(state, State(torch.cat(goals)) if goals else None, torch.cat([one.target for one in lessons]))
+
+
+def distilled(agent: Agent, plans: int, progress: Progress | None = None) -> Agent:
+    """The agent with a copy of its policy that has gone on to learn Mode-2's plans; nothing else is changed.
+
+    In rounds, so that lessons are about where the policy leads itself (DAgger, 1011.0686): it acts on training levels
+    (or starts), Mode-2 plans in states drawn from there, and the policy learns all plans made so far.
+
+    Args:
+        agent: Left as it is.
+        plans: How many are made.
+        progress: Told of them.
+
+    Raises:
+        ValueError: Fewer plans than rounds.
+    """
+    if plans < _ROUNDS:
+        raise ValueError(f"{plans} plans to learn from, expected at least {_ROUNDS}")
+    pupil, config = copy.copy(agent), agent.config
+    pupil.config = replace(config, behaviour=replace(config.behaviour, imitation=1.0, entropy=0.0))
+    pupil.modules = replace(agent.modules, actor=copy.deepcopy(agent.modules.actor))
+    learner, draws = Learner(pupil, 1), np.random.default_rng(config.seed)
+    generator = pupil.generator = torch.Generator(device=agent.device).manual_seed(config.seed)
+    lessons: list[Lesson] = []
+    for count in range(_ROUNDS):
+        wanted = plans * (count + 1) // _ROUNDS - plans * count // _ROUNDS
+        state, goal = _met(pupil, max(wanted, 4 * _STREAMS), SEED + config.seed + _STREAMS * count)
+        index = torch.from_numpy(draws.permutation(len(state.latent))[:wanted]).to(agent.device)
+        some, towards = State(state.latent[index]), None if goal is None else State(goal.latent[index])
+        made = sum(len(lesson.target) for lesson in lessons)
+
+        def told(done: int, _: int, before: int = made) -> None:
+            if progress is not None:
+                progress(before + done, plans)
+
+        lessons.append(plan_for(agent, some, towards, generator, config.task.thinking.proposals, told))
+        lesson = joined(lessons)
+        distil(learner, lesson, max(1, _PASSES * len(lesson.target) // _BATCH), _BATCH, draws)
+    return pupil
+
+
+def _met(agent: Agent, decisions: int, seed: int) -> tuple[State, State | None]:
+    """States ``[N, D]``, and goals in a goal task, that the policy comes to in so many decisions on training levels."""
+    config, spaces = agent.config, agent.spaces
+    goals = False if config.task.goals else None
+    env = build_env(config.env, _STREAMS, seed=seed, held_out=False, terminate_on_success=goals)
+    try:
+        random = RandomBehaviour(spaces.action, _STREAMS, seed, plan_width(spaces))
+        acting = HandOver(agent.begin(_STREAMS, "mode-1", sample=True), random, np.zeros(_STREAMS, np.int64))
+        played = play(agent, env, acting, -(-decisions // _STREAMS), seed)
+    finally:
+        env.close()
+    goal = None if played.goal is None else State(played.goal.flatten(0, 1))
+    return State(played.latent.flatten(0, 1)), goal

@@ -33,7 +33,7 @@ from forethought.agent.health import encode
 from forethought.agent.interaction import Behaviour, RandomBehaviour, interact
 from forethought.agent.learning import Learner
 from forethought.agent.outlook import HandOver, play
-from forethought.agent.policies import Lesson, distil, energy_curve, iterations_to, plan_for, with_policy
+from forethought.agent.policies import Lesson, distil, energy_curve, iterations_to, joined, plan_for, with_policy
 from forethought.agent.protocols import evaluate_protocol, find_protocol
 from forethought.agent.recording import memory_for
 from forethought.agent.statistics import mean_interval, wilson
@@ -73,15 +73,6 @@ def teach(agent: Agent, lesson: Lesson, arguments: argparse.Namespace, shuffle: 
         distil(learner, joined(lessons), arguments.updates // arguments.rounds, arguments.batch, draws)
         found.append(lesson.divergence(agent))
     return found
-
-
-def joined(lessons: list[Lesson]) -> Lesson:
-    """Several lessons as one."""
-    goals = [lesson.goal.latent for lesson in lessons if lesson.goal is not None]
-    state, target = (
-        torch.cat(parts) for parts in zip(*((one.state.latent, one.target) for one in lessons), strict=True)
-    )
-    return Lesson(State(state), State(torch.cat(goals)) if goals else None, target)
 
 
 def held_out_states(agent: Agent, count: int, seed: int) -> tuple[State, State | None]:

@@ -17,7 +17,17 @@ from rich.console import Console
 from .agent import run
 from .agent.comparison import CompareConfig, references_for
 from .agent.config import EnvConfig
-from .agent.entrants import Entrant, calibrations, check_entrants, compare_runs, gate_names, players_of, turns
+from .agent.entrants import (
+    Entrant,
+    calibrations,
+    check_entrants,
+    compare_runs,
+    gate_names,
+    players_of,
+    pupil_names,
+    pupils,
+    turns,
+)
 from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo, whole_rollouts
 from .agent.pretrained import FOLDER, pretrained, pretrained_names
 from .agent.protocols import ROOM_BEHAVIOURS, find_protocol
@@ -96,7 +106,9 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     check_entrants(entrants, config, protocols)
     with RowProgress(gate_names(entrants, config), console, "decisions") as progress:
         gates = calibrations(entrants, config, progress)
-    players = players_of(entrants, config, gates)
+    with RowProgress(pupil_names(entrants, config), console, "plans") as progress:
+        taught = pupils(entrants, config, progress)
+    players = players_of(entrants, config, gates, taught)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     whose = turns(players, config)

@@ -272,10 +272,11 @@ def test_compare_takes_several_runs_budgets_and_ppo(cartpole: Path, capsys: pyte
 
 
 def test_rooms_are_measured_by_protocol(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(room), "--episodes", "3", "--film", "3", "--out", "here"]) == 0
+    assert main(["compare", str(room), "--episodes", "3", "--film", "3", "--out", "here", "--distil", "8"]) == 0
     out = capsys.readouterr().out
     assert "two_room cross-room/100" in out
-    assert names(out) == ["mode-1", "mode-2", "random", "no-op", "expert"]
+    assert names(out) == ["mode-1", "mode-1 · distilled", "mode-2", "random", "no-op", "expert"]
+    assert re.search(r"distilling, .*: 8/8 plans", out)
     assert "100 %" in next(line for line in out.splitlines() if "expert" in line and line.startswith("│"))
     metadata = json.loads(Path("here/summary.json").read_text())["metadata"]
     assert metadata["protocols"] == {"TwoRoom": "two_room cross-room/100"}

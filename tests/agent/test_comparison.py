@@ -11,14 +11,23 @@ from forethought.agent.agent import Agent
 from forethought.agent.budgets import thinking_within, with_budget
 from forethought.agent.comparison import CompareConfig, Player, compare, modes_of, play, references_for
 from forethought.agent.config import EnvConfig
-from forethought.agent.entrants import Entrant, check_entrants, compare_runs, players_of, prefixes, turns
+from forethought.agent.entrants import (
+    Entrant,
+    check_entrants,
+    compare_runs,
+    players_of,
+    prefixes,
+    pupil_names,
+    pupils,
+    turns,
+)
 from forethought.agent.evaluation import Result
 from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.protocols import evaluate_protocol
 from forethought.envs.rooms import TWO_ROOM_CROSS_100
 from forethought.modules.configurator import Thinking
 
-from .small import make_agent, settings, tiny
+from .small import fingerprint, make_agent, settings, tiny
 from .test_evaluation import room_agent
 
 __all__ = ["room_agent"]
@@ -69,6 +78,25 @@ def test_rows_of_an_agent_are_its_modes_and_budgets() -> None:
     results = [play(player, config) for player in players]
     assert [result.calls for result in results] == [0, 3 * 6 * 2, 48]
     assert {(r.world, r.run, r.split, r.steps) for r in results} == {("ForethoughtSeek-v0", "here", "unseen", 12)}
+
+
+def test_a_distilled_row_is_a_policy_that_learned_plans() -> None:
+    agent = Agent(tiny(), make_agent().spaces)
+    config = CompareConfig(("mode-1",), episodes=2, film=0, distil=8)
+    (before, taught) = modes_of(agent, config, "small: ")
+    assert [before.name, taught.name] == ["small: mode-1", "small: mode-1 · distilled"]
+    assert taught.note == "has learned 8 plans"
+    result = play(taught, config)
+    assert result.calls == 0 and len(result.episodes) == 2
+    mine = entrant("a")
+    found = pupils([mine], config)
+    assert isinstance(mine.agent, Agent)
+    assert pupil_names([mine], config) == ["distilling, a"] and list(found) == [mine.folder]
+    assert fingerprint(found[mine.folder].modules.actor) != fingerprint(mine.agent.modules.actor)
+    without = replace(config, distil=0)
+    assert pupils([mine], without) == {} and pupil_names([mine], without) == []
+    with pytest.raises(ValueError, match="--distil is 3, expected 0 or at least 4 plans"):
+        check_entrants([mine], replace(config, distil=3), {mine.world.id: None})
 
 
 # ---- runs

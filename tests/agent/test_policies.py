@@ -12,7 +12,7 @@ from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss
 from forethought.agent.evaluation import evaluate
 from forethought.agent.learning import Learner
-from forethought.agent.policies import Lesson, distil, energy_curve, iterations_to, plan_for, with_policy
+from forethought.agent.policies import Lesson, distil, distilled, energy_curve, iterations_to, plan_for, with_policy
 from forethought.agent.training import Trainer
 from forethought.agent.worlds import build_env
 from forethought.modules.configurator import Thinking
@@ -84,6 +84,23 @@ def test_a_task_of_another_kind_is_refused() -> None:
     agent = make_agent()
     with pytest.raises(ValueError, match="goals=True and the agent False"):
         with_policy(agent, replace(agent.config.task, goals=True), seed=0)
+
+
+def test_a_distilled_agent_reacts_as_the_other_plans(point_trainer: Trainer) -> None:
+    """A policy that knows nothing learns Mode-2's plans where it leads itself; whose it was does not notice."""
+    agent = with_policy(point_trainer.agent, point_trainer.agent.config.task, seed=6)
+    before, told = fingerprints(agent), list[tuple[int, int]]()
+    pupil = distilled(agent, 800, lambda done, total: told.append((done, total)))
+    assert fingerprints(agent) == before and pupil.modules.world_model is agent.modules.world_model
+    assert told == sorted(told) and told[-1] == (800, 800)
+    assert mean_return(agent) < 0.2
+    assert mean_return(pupil) > 0.5
+    lesson = plan_for(agent, states(agent, 8), None, torch.Generator().manual_seed(8))
+    assert lesson.divergence(pupil) < lesson.divergence(agent) - 1.0
+    again = distilled(agent, 800)
+    assert fingerprint(again.modules.actor) == fingerprint(pupil.modules.actor)
+    with pytest.raises(ValueError, match="3 plans to learn from, expected at least 4"):
+        distilled(agent, 3)
 
 
 # ---- what a policy is worth to the planner (K2)
