@@ -211,6 +211,9 @@ class BehaviourLoss:
     """Steps of those roll-outs; in reward tasks the critic learns from them too."""
     entropy: float = 0.0
     """Bonus for the actor's entropy where it imitates."""
+    weights: Literal["own", "any"] = "own"
+    """Reward tasks, whose dreams the actor has. own: those of the task's drive weights; any: of weights drawn anew in
+    each update, for an actor that is told them (actor.weights) and will serve other tasks without training."""
     dream_entropy: float = 0.001
     """Bonus for the actor's entropy in them, relative to the spread of energies."""
 

@@ -17,12 +17,15 @@ from ..modules.cost import floored, interoception
 from ..modules.critic import lambda_returns
 from ..modules.memory import Window
 from ..modules.regularisers import follow
-from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory
+from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory, drive_weights
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
 from .hindsight import Ends, ShortPlans, Walks, expected_ends, seeking_energy, short_plans, walks, window_ends
 from .modes import Energy, imagine, propose, think, trajectory_energy
+
+_SERVED = ("pleasure", "ending", "effort", "hunger", "hazard")
+"""Drives that a task may be made of."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,9 @@ class Learner:
         if goals is not None:  # every state with each of its goals
             state, goal = State(state.latent.repeat_interleave(goals.shape[1], 0)), State(goals.flatten(0, 1))
         configuration = replace(m.configurator("mode-1", goal, self.agent.device), horizon=config.behaviour.imagination)
+        if config.behaviour.weights == "any":
+            u = self.any_weights()
+            configuration = replace(configuration, u=u, v=u)
         with torch.set_grad_enabled(not m.world_model.actions.discrete):
             action, imagined, entropy = imagine(m, State(state.latent.unsqueeze(1)), configuration, self.generator)
         with torch.no_grad():
@@ -196,6 +202,17 @@ class Learner:
             go = imagined.continuation[:, 0, :-1]
             alive = torch.cat([torch.ones_like(go[:, :1]), go], dim=-1).cumprod(-1)
         return Dream(configuration, goals, action, imagined, entropy[:, 0], energy, target, alive)
+
+    def any_weights(self) -> Tensor:
+        """Drive weights ``[K]`` of a task that could be: some of the drives that the world serves, in any shares."""
+        served = [name for name, there in zip(DRIVES, self.unit.tolist(), strict=True) if name in _SERVED and there]
+        if self.agent.modules.world_model.actions.discrete:
+            served.remove("effort")
+        draws = torch.rand(2, len(served), generator=self.generator, device=self.agent.device)
+        chosen = draws[0] < 0.5
+        chosen[int(draws[0].argmin())] = True
+        shares = torch.where(chosen, -draws[1].clamp(min=1e-6).log(), 0.0)
+        return drive_weights(self.agent.device, **dict(zip(served, (shares / shares.sum()).tolist(), strict=True)))
 
     def short_plans(self, window: Window, dream: Dream | None = None) -> ShortPlans | None:
         """Short plans from remembered states, those of the dream if there is one; None in a reward task.

@@ -107,6 +107,7 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
             "give the world model more members"
         )
+    _check_weights(config)
     _check_recall(config)
     _check_gate(config)
     walk = config.behaviour.walk_steps if config.task.goals and config.behaviour.walks else 0
@@ -116,6 +117,23 @@ def check_settings(config: RunConfig) -> None:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
             f"{longest} steps in {config.env.num_envs} environments need at least {need}"
+        )
+
+
+def _check_weights(config: RunConfig) -> None:
+    """Refuse dreams of any weights where they could not be learned from.
+
+    Raises:
+        ValueError: Says what they need and what was given.
+    """
+    behaviour, told = config.behaviour, config.actor.weights
+    if behaviour.weights == "own":
+        return
+    if config.task.goals or not told or behaviour.imitation or not behaviour.improvement:
+        raise ValueError(
+            "behaviour.weights any needs a reward task, actor.weights on, behaviour.imitation 0 (plans are made for "
+            f"the task's own weights) and some behaviour.improvement; given: task.goals {config.task.goals}, "
+            f"actor.weights {told}, imitation {behaviour.imitation}, improvement {behaviour.improvement}"
         )
 
 

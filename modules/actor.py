@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .actions import ActionEncoder
+from .cost import floored
 from .networks import Reader, zero_headed_mlp
-from .types import Configuration, State, required_goal
+from .types import DRIVES, Configuration, State, required_goal
 
 _EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
 
@@ -21,6 +22,8 @@ class ActorConfig:
 
     hidden: int = 256
     """Hidden units."""
+    weights: bool = False
+    """The configuration's drive weights modulate the policy (FiLM): one actor for all tasks that they can set."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,11 @@ Policy = CategoricalPolicy | SquashedGaussianPolicy
 
 
 class Actor(nn.Module):
-    """A(s): categorical for discrete actions, squashed Gaussian for Box."""
+    """A(s): categorical for discrete actions, squashed Gaussian for Box.
+
+    With ``config.weights`` it is A(s, u): the configuration's drive weights, by their shares, scale and shift what the
+    first hidden layer finds (FiLM, 1709.07871). That starts as no change.
+    """
 
     def __init__(
         self,
@@ -131,6 +138,11 @@ class Actor(nn.Module):
         outputs = actions.width if actions.discrete else 2 * actions.width
         self.read = Reader(latent, goals, grid)
         self.net = zero_headed_mlp(self.read.features, config.hidden, outputs)
+        self.modulation: nn.Linear | None = None
+        if config.weights:
+            self.modulation = nn.Linear(len(DRIVES), 2 * config.hidden)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
 
     def forward(self, state: State, configuration: Configuration) -> Policy:
         """The policy in a state ``[..., D]``, towards the configuration's goal where the actor was made for goals.
@@ -139,7 +151,12 @@ class Actor(nn.Module):
             ValueError: The actor was made for goals and the configuration has none.
         """
         goal = required_goal(configuration, "actor") if self.goals else None
-        outputs = self.net(self.read(state.latent, goal))
+        found = self.net[:3](self.read(state.latent, goal))
+        if self.modulation is not None:
+            u = floored(configuration.u)
+            scale, shift = self.modulation(u / u.abs().sum().clamp(min=1e-6)).chunk(2)
+            found = found * (1 + scale) + shift
+        outputs = self.net[3:](found)
         if self.actions.discrete:
             return CategoricalPolicy(outputs, self.actions)
         mean, log_std = outputs.chunk(2, dim=-1)
