@@ -27,7 +27,7 @@ from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie, GenieConfig
 from .agent import pick_device
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .learning import descend, named
+from .descent import descend, named
 from .storage import generator_from, generator_tensor
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]

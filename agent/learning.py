@@ -21,6 +21,7 @@ from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Traject
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
+from .descent import check_finite, descend, learning_rate_factor, named
 from .hindsight import Ends, ShortPlans, Walks, expected_ends, seeking_energy, short_plans, walks, window_ends
 from .modes import Energy, imagine, propose, think, trajectory_energy
 
@@ -159,7 +160,7 @@ class Learner:
 
     def _step_model(self, loss: Tensor, metrics: Metrics, done: int, updates: int) -> None:
         """Descend at the learning rate of update ``done`` of ``updates``."""
-        _check_finite("world-model loss", loss, metrics)
+        check_finite("world-model loss", loss, metrics)
         for group in self.model_optimiser.param_groups:
             group["lr"] = self.agent.config.model_loss.learning_rate * learning_rate_factor(done, updates)
         descend(self.model_optimiser, loss)
@@ -263,7 +264,7 @@ class Learner:
         if walked is not None and len(walked.energy):
             real = self._walk_loss(walked)
             loss, metrics["walks"] = loss + config.behaviour.walks * real, float(real.detach())
-        _check_finite("critic loss", loss, metrics)
+        check_finite("critic loss", loss, metrics)
         descend(self.critic_optimiser, loss)
         follow(self.target_critic, critic, config.critic.target_rate)
         return metrics
@@ -361,7 +362,7 @@ class Learner:
             return {}
         loss = torch.stack([weight * value for _, weight, value in parts]).sum()
         metrics = {name: float(value.detach()) for name, _, value in parts}
-        _check_finite("actor loss", loss, metrics)
+        check_finite("actor loss", loss, metrics)
         descend(self.actor_optimiser, loss)
         return metrics
 
@@ -465,49 +466,7 @@ def _relative(gain: Tensor) -> Tensor:
     return (gain / gain.mean().clamp(min=1e-6)).clamp(max=4.0)
 
 
-def learning_rate_factor(done: int, updates: int) -> float:
-    """Factor on the learning rate: 2 % warm-up, then cosine to a tenth."""
-    warm = min(1.0, (done + 1) / (0.02 * updates + 1))
-    return warm * (0.55 + 0.45 * math.cos(math.pi * min(done / updates, 1.0)))
-
-
 def to_device(window: Window, device: torch.device) -> Window:
     """The same window on a device."""
     moved = {name: value.to(device) for name, value in vars(window).items() if isinstance(value, Tensor)}
     return replace(window, **moved)
-
-
-def named(name: str, network: torch.nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters with the names that a message about them needs."""
-    return [(f"{name}.{key}", parameter) for key, parameter in network.named_parameters()]
-
-
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, limit: float = 5.0) -> None:
-    """One gradient step, the gradient's norm clipped at ``limit``; no other parameter receives a gradient.
-
-    Raises:
-        FloatingPointError: A gradient is not finite; no parameter was changed.
-    """
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
-    if not torch.isfinite(norm):
-        names = [name for group in optimiser.param_groups for name in group["param_names"]]
-        bad = [n for n, g in zip(names, gradients, strict=True) if g is not None and not torch.isfinite(g).all()]
-        raise FloatingPointError(
-            f"the gradient of {', '.join(bad[:3]) or 'all parameters together'}{' …' * (len(bad) > 3)} is not finite; "
-            "lower the learning rate or look at the environment's observations and rewards"
-        )
-    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    optimiser.step()
-
-
-def _check_finite(what: str, loss: Tensor, metrics: Metrics) -> None:
-    if not torch.isfinite(loss):
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        raise FloatingPointError(
-            f"{what} is {float(loss.detach())} (not finite: {', '.join(bad) or 'the sum'}); lower the learning rate or "
-            "look at the environment's observations and rewards"
-        )

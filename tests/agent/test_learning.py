@@ -13,7 +13,8 @@ import pytest
 import torch
 from forethought.agent import learning
 from forethought.agent.criterion import Metrics
-from forethought.agent.learning import Learner, learning_rate_factor
+from forethought.agent.descent import learning_rate_factor
+from forethought.agent.learning import Learner
 from forethought.agent.modes import Energy, think
 from forethought.modules.configurator import Configurator
 from forethought.modules.cost import interoception

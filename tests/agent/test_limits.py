@@ -53,11 +53,13 @@ def test_a_course_costs_what_it_costs_when_it_is_played_by_itself(agent: Agent) 
     env, copies, alone = world(agent.config, 1), world(agent.config, COPIES, 1), world(agent.config, 1)
     frame, _ = env.reset(seed=3)
     alone.reset(seed=3)
-    actions = np.random.default_rng(0).integers(15, size=(COPIES, STEPS))
+    actions = np.random.default_rng(0).integers(15, size=(COPIES, 60))
     percept = np.repeat(frame, 2, 0)
     start = env.unwrapped.get_state()
     course = play_out(agent, copies.unwrapped, start.repeat(0, COPIES), percept, actions, 0)
-    for index in (0, 7):
+    ended_early = int((~course.going).any(1).argmax())
+    assert not course.going[ended_early, -2] and course.going[:, 0].all()
+    for index in (ended_early, 7):
         alone.unwrapped.set_state(start)
         cost, seen = 0.0, [percept]
         for t, action in enumerate(actions[index]):
