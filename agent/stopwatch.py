@@ -7,15 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .agent import Decision
 from .interaction import Behaviour, Observation
-
-B = TypeVar("B", bound=Behaviour)
 
 
 class Stopwatch:
@@ -47,7 +44,7 @@ class Stopwatch:
         return ", ".join(f"{work} {spent:.0f} s ({spent / total:.0%})" for work, spent in self.seconds.items())
 
 
-class Timed(Generic[B]):
+class Timed:
     """A behaviour whose decisions are timed.
 
     Args:
@@ -55,7 +52,7 @@ class Timed(Generic[B]):
         watch: Who counts.
     """
 
-    def __init__(self, behaviour: B, watch: Stopwatch) -> None:
+    def __init__(self, behaviour: Behaviour, watch: Stopwatch) -> None:
         self.behaviour, self.watch = behaviour, watch
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
