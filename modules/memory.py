@@ -127,7 +127,8 @@ class ShortTermMemory:
         self.mapped = size > gib * 2**30
         self.data: dict[str, Array] = {name: _zeros(form, kind, self.mapped) for name, (form, kind) in layout.items()}
         self.latents: Tensor | None = None
-        self.goal_latents: Tensor | None = None
+        self.goal_latents: Tensor | None = None  # [N, D], of the episodes that begin; which is where, say the rows
+        self.goal_rows = np.zeros((streams, 0), np.int64)
         self.cursor = 0
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
@@ -242,12 +243,18 @@ class ShortTermMemory:
             rows: How many percepts are encoded at a time.
         """
         stream, slot = (index.ravel() for index in np.indices((self.streams, self.filled)))
-        parts = [encode(self._percepts(stream[i : i + rows], slot[i : i + rows])) for i in range(0, len(slot), rows)]
-        self.latents = torch.cat(parts).reshape(self.streams, self.filled, -1)
+        self.latents = None  # those of before need not be there beside the new ones
+        latents: Tensor | None = None
+        for i in range(0, len(slot), rows):
+            part = encode(self._percepts(stream[i : i + rows], slot[i : i + rows]))
+            latents = part.new_empty(len(slot), part.shape[-1]) if latents is None else latents
+            latents[i : i + rows] = part
+        self.latents = None if latents is None else latents.reshape(self.streams, self.filled, -1)
         if self.shape.goals:
             begins = np.nonzero(self.data["age"][:, : self.filled] == 0)
-            self.goal_latents = torch.zeros_like(self.latents)
-            self.goal_latents[begins] = encode(self._goal_percepts(*begins))
+            self.goal_latents = encode(self._goal_percepts(*begins))
+            self.goal_rows = np.zeros((self.streams, self.filled), np.int64)
+            self.goal_rows[begins] = np.arange(len(begins[0]))
 
     def _goal_percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
         """Percepts ``[N, history, *shape]`` of the goals of episodes that begin in these slots."""
@@ -265,7 +272,7 @@ class ShortTermMemory:
         seen = self.slots(generator.integers(begin.clip(min=0), end))
         asked = self.slots(begin.clip(min=0))
         if self.latents is not None and self.goal_latents is not None:
-            drawn, wanted = self.latents[stream, seen], self.goal_latents[stream, asked]
+            drawn, wanted = self.latents[stream, seen], self.goal_latents[self.goal_rows[stream, asked]]
         else:
             drawn, wanted = self._percepts(stream, seen), self._goal_percepts(stream, asked)
         mask = torch.from_numpy(given).to(drawn.device).reshape(-1, *[1] * (drawn.dim() - 1))
