@@ -17,7 +17,7 @@ from .comparison import CompareConfig, Player, bystanders, check_behaviours, mod
 from .config import EnvConfig, RunConfig, Saving
 from .configuring import configured
 from .evaluation import Progress, Result, Split
-from .policies import distilled
+from .policies import ROUNDS, distilled
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
 
@@ -182,8 +182,8 @@ def check_entrants(
     if any(budget < 0 for budget in config.budgets) or len(set(config.budgets)) < len(config.budgets):
         given = " ".join(map(str, config.budgets))
         raise ValueError(f"--budgets is {given}, expected different numbers of predictor calls from 0 up, 0 64 256 say")
-    if config.distil and config.distil < 4:
-        raise ValueError(f"--distil is {config.distil}, expected 0 or at least 4 plans to learn from")
+    if config.distil and config.distil < ROUNDS:
+        raise ValueError(f"--distil is {config.distil}, expected 0 or at least {ROUNDS} plans to learn from")
     folders = [entrant.folder.absolute() for entrant in entrants]
     for folder in folders:
         if folders.count(folder) > 1:

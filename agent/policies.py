@@ -29,7 +29,9 @@ from .outlook import HandOver, play
 from .worlds import build_env
 
 _TOGETHER = 256  # plans made in one batch
-_STREAMS, _ROUNDS, _BATCH, _PASSES = 16, 4, 128, 12
+_STREAMS, _BATCH, _PASSES = 16, 128, 12
+ROUNDS = 4
+"""Of acting, planning and learning in `distilled`; each needs a plan at least."""
 
 
 def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
@@ -181,16 +183,16 @@ def distilled(agent: Agent, plans: int, progress: Progress | None = None) -> Age
     Raises:
         ValueError: Fewer plans than rounds.
     """
-    if plans < _ROUNDS:
-        raise ValueError(f"{plans} plans to learn from, expected at least {_ROUNDS}")
+    if plans < ROUNDS:
+        raise ValueError(f"{plans} plans to learn from, expected at least {ROUNDS}")
     pupil, config = copy.copy(agent), agent.config
     pupil.config = replace(config, behaviour=replace(config.behaviour, imitation=1.0, entropy=0.0))
     pupil.modules = replace(agent.modules, actor=copy.deepcopy(agent.modules.actor))
     learner, draws = Learner(pupil, 1), np.random.default_rng(config.seed)
     generator = pupil.generator = torch.Generator(device=agent.device).manual_seed(config.seed)
     lessons: list[Lesson] = []
-    for count in range(_ROUNDS):
-        wanted = plans * (count + 1) // _ROUNDS - plans * count // _ROUNDS
+    for count in range(ROUNDS):
+        wanted = plans * (count + 1) // ROUNDS - plans * count // ROUNDS
         state, goal = _met(pupil, max(wanted, 4 * _STREAMS), SEED + config.seed + _STREAMS * count)
         index = torch.from_numpy(draws.permutation(len(state.latent))[:wanted]).to(agent.device)
         some, towards = State(state.latent[index]), None if goal is None else State(goal.latent[index])
