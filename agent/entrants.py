@@ -17,7 +17,7 @@ from .comparison import CompareConfig, Player, bystanders, check_behaviours, mod
 from .config import EnvConfig, RunConfig, Saving
 from .configuring import configured
 from .evaluation import Progress, Result, Split
-from .policies import ROUNDS, distilled
+from .policies import check_distil, distilled
 from .ppo import Reactive, reactive_player
 from .protocols import check_room_behaviours
 
@@ -182,8 +182,6 @@ def check_entrants(
     if any(budget < 0 for budget in config.budgets) or len(set(config.budgets)) < len(config.budgets):
         given = " ".join(map(str, config.budgets))
         raise ValueError(f"--budgets is {given}, expected different numbers of predictor calls from 0 up, 0 64 256 say")
-    if config.distil and config.distil < ROUNDS:
-        raise ValueError(f"--distil is {config.distil}, expected 0 or at least {ROUNDS} plans to learn from")
     folders = [entrant.folder.absolute() for entrant in entrants]
     for folder in folders:
         if folders.count(folder) > 1:
@@ -200,6 +198,8 @@ def check_entrants(
             check_room_behaviours(config.behaviours, entrant.agent, protocol)
         if isinstance(entrant.agent, Agent):
             check_gates(entrant.agent, config.gates, config.signals)
+            if config.distil:
+                check_distil(entrant.agent, config.distil)
             for file in config.configurations:
                 configured(entrant.agent, Path(file))
             if "gated" in config.behaviours and not (config.gates or entrant.agent.config.task.thinking.gate.open):

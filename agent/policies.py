@@ -29,9 +29,7 @@ from .outlook import HandOver, play
 from .worlds import build_env
 
 _TOGETHER = 256  # plans made in one batch
-_STREAMS, _BATCH, _PASSES = 16, 128, 12
-ROUNDS = 4
-"""Of acting, planning and learning in `distilled`; each needs a plan at least."""
+_STREAMS, _ROUNDS, _BATCH, _PASSES = 16, 4, 128, 12
 
 
 def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
@@ -181,18 +179,17 @@ def distilled(agent: Agent, plans: int, progress: Progress | None = None) -> Age
         progress: Told of them.
 
     Raises:
-        ValueError: Fewer plans than rounds.
+        ValueError: As `check_distil`.
     """
-    if plans < ROUNDS:
-        raise ValueError(f"{plans} plans to learn from, expected at least {ROUNDS}")
+    check_distil(agent, plans)
     pupil, config = copy.copy(agent), agent.config
     pupil.config = replace(config, behaviour=replace(config.behaviour, imitation=1.0, entropy=0.0))
     pupil.modules = replace(agent.modules, actor=copy.deepcopy(agent.modules.actor))
     learner, draws = Learner(pupil, 1), np.random.default_rng(config.seed)
     generator = pupil.generator = torch.Generator(device=agent.device).manual_seed(config.seed)
     lessons: list[Lesson] = []
-    for count in range(ROUNDS):
-        wanted = plans * (count + 1) // ROUNDS - plans * count // ROUNDS
+    for count in range(_ROUNDS):
+        wanted = plans * (count + 1) // _ROUNDS - plans * count // _ROUNDS
         state, goal = _met(pupil, max(wanted, 4 * _STREAMS), SEED + config.seed + _STREAMS * count)
         index = torch.from_numpy(draws.permutation(len(state.latent))[:wanted]).to(agent.device)
         some, towards = State(state.latent[index]), None if goal is None else State(goal.latent[index])
@@ -206,6 +203,20 @@ def distilled(agent: Agent, plans: int, progress: Progress | None = None) -> Age
         lesson = joined(lessons)
         distil(learner, lesson, max(1, _PASSES * len(lesson.target) // _BATCH), _BATCH, draws)
     return pupil
+
+
+def check_distil(agent: Agent, plans: int) -> None:
+    """Refuse lessons that cannot be made.
+
+    Raises:
+        ValueError: Fewer plans than rounds, or an agent that recalls: its plans depend on more than what is seen now.
+    """
+    if plans < _ROUNDS:
+        raise ValueError(f"--distil is {plans}, expected 0 or at least {_ROUNDS} plans to learn from")
+    if agent.config.perception.recall.slots:
+        raise ValueError(
+            "--distil teaches what to do in single states, and this agent recalls earlier ones; leave it out"
+        )
 
 
 def _met(agent: Agent, decisions: int, seed: int) -> tuple[State, State | None]:

@@ -17,6 +17,7 @@ from forethought.agent.training import Trainer
 from forethought.agent.worlds import build_env
 from forethought.modules.configurator import Thinking
 from forethought.modules.cost import interoception
+from forethought.modules.recall import RecallConfig
 from forethought.modules.types import State, Trajectory
 from torch import Tensor
 
@@ -99,8 +100,11 @@ def test_a_distilled_agent_reacts_as_the_other_plans(point_trainer: Trainer) -> 
     assert lesson.divergence(pupil) < lesson.divergence(agent) - 1.0
     again = distilled(agent, 800)
     assert fingerprint(again.modules.actor) == fingerprint(pupil.modules.actor)
-    with pytest.raises(ValueError, match="3 plans to learn from, expected at least 4"):
+    with pytest.raises(ValueError, match="--distil is 3, expected 0 or at least 4 plans"):
         distilled(agent, 3)
+    agent.config = replace(agent.config, perception=replace(agent.config.perception, recall=RecallConfig(slots=4)))
+    with pytest.raises(ValueError, match="this agent recalls earlier ones; leave it out"):
+        distilled(agent, 800)
 
 
 # ---- what a policy is worth to the planner (K2)
