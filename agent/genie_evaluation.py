@@ -20,6 +20,7 @@ from ..modules.genie.transformer import precision
 from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie
 from .genie_metrics import best_matching, contingency, majority, mutual_information, psnr, ssim
+from .genie_motion import Motion, motions, view_shifts
 from .statistics import Interval, mean_interval
 
 Progress = Callable[[int, int], None]
@@ -65,6 +66,7 @@ class Card:
         agreement: Best one-to-one matching with true actions, NMI, accuracy of a dictionary (code to its commonest
             action, made on one half and tried on the other), and the commonest action's share; None without labels.
         meanings: Counts ``[codes, true actions]``, or None.
+        motions: How the view moves with each code, in true steps and in dreams of ``grid_steps`` steps.
         milliseconds: Per frame of one dream.
         grid: Frames uint8 ``[starts, 1 + codes, H, W, 3]``: the start, and after some steps of each code.
         film: uint8 ``[3, T, H, W, 3]``: truth, inferred actions, random actions of the first clip.
@@ -82,6 +84,7 @@ class Card:
     usage: tuple[float, float]
     agreement: dict[str, float] | None
     meanings: NDArray[np.int64] | None
+    motions: list[Motion]
     milliseconds: float
     grid: NDArray[np.uint8]
     film: NDArray[np.uint8]
@@ -153,6 +156,7 @@ def examine_world(
         usage=perplexity(told.codes, world.actions),
         agreement=agreement,
         meanings=meanings,
+        motions=_motions(world, data, chosen, told.codes, settings, sampling, device),
         milliseconds=measure_speed(world, device, sampling, generator),
         grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
         film=told.film,
@@ -294,6 +298,23 @@ def _meanings(
     }, counts
 
 
+def _motions(
+    world: Genie,
+    data: VideoDataset,
+    starts: NDArray[np.int64],
+    codes: Tensor,
+    settings: Examination,
+    sampling: Sampling,
+    device: torch.device,
+) -> list[Motion]:
+    """Codes ``[n, T]`` of the true steps of clips, and dreams of each code alone."""
+    truth = to_unit(torch.from_numpy(data.read(starts, codes.shape[1] + 1)))
+    shifts = view_shifts(truth[:, :-1].flatten(0, 1), truth[:, 1:].flatten(0, 1))
+    dreams = repeat_codes(world, data, starts[:_CHUNK], settings, sampling, device)
+    dreamed = [view_shifts(dream[:, :-1].flatten(0, 1), dream[:, 1:].flatten(0, 1)) for dream in dreams]
+    return motions(shifts, codes.flatten().numpy(), np.stack(dreamed), world.actions)
+
+
 @torch.no_grad()
 def measure_speed(
     world: Genie, device: torch.device, sampling: Sampling, generator: torch.Generator, frames: int = 20
@@ -314,6 +335,32 @@ def measure_speed(
 
 
 @torch.no_grad()
+def repeat_codes(
+    world: Genie,
+    data: VideoDataset,
+    starts: NDArray[np.int64],
+    settings: Examination,
+    sampling: Sampling,
+    device: torch.device,
+) -> list[Tensor]:
+    """Dreams of each code alone, from each start: for each code ``[starts, 1 + grid_steps, H, W, 3]``, as drawn.
+
+    The codes share the sampling noise of a start, so that their dreams differ by the code alone.
+    """
+    prompts = to_unit(torch.from_numpy(data.read(starts, settings.prompt_frames)).to(device))
+    generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(prompts))]
+    steps = [draw_noise(generators, sampling.steps, world.tokenizer.tokens) for _ in range(settings.grid_steps)]
+    noise = torch.stack(steps).to(device)
+    dreams = []
+    with precision(device):
+        tokens, actions = world.infer(prompts)
+        first = world.tokenizer.decode(tokens)[:, -1:]
+        for code in range(world.actions):
+            taken = torch.full((len(prompts), settings.grid_steps), code, device=device)
+            dreams.append(torch.cat([first, world.rollout(tokens, actions, taken, noise, sampling)], 1).float())
+    return dreams
+
+
 def draw_grid(
     world: Genie,
     data: VideoDataset,
@@ -322,21 +369,10 @@ def draw_grid(
     sampling: Sampling,
     device: torch.device,
 ) -> NDArray[np.uint8]:
-    """What repeating each code leads to from each start, uint8 ``[starts, 1 + codes, H, W, 3]``.
-
-    A row shares its sampling noise, so that its pictures differ by the code alone.
-    """
-    prompts = to_unit(torch.from_numpy(data.read(starts, settings.prompt_frames)).to(device))
-    generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(prompts))]
-    steps = [draw_noise(generators, sampling.steps, world.tokenizer.tokens) for _ in range(settings.grid_steps)]
-    noise = torch.stack(steps).to(device)
-    with precision(device):
-        tokens, actions = world.infer(prompts)
-        columns = [prompts[:, -1]]
-        for code in range(world.actions):
-            taken = torch.full((len(prompts), settings.grid_steps), code, device=device)
-            columns.append(world.rollout(tokens, actions, taken, noise, sampling)[:, -1].float())
-    return _bytes(torch.stack(columns, 1))
+    """What repeating each code leads to from each start, uint8 ``[starts, 1 + codes, H, W, 3]``."""
+    last = data.read(starts, settings.prompt_frames)[:, -1:]
+    dreams = repeat_codes(world, data, starts, settings, sampling, device)
+    return np.concatenate([last, *(_bytes(dream[:, -1:]) for dream in dreams)], 1)
 
 
 def check_examination(settings: Examination, world: Genie) -> None:

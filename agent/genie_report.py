@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def summary(card: Card) -> str:
             f"true actions: matching {told['matching']:.2f}, NMI {told['nmi']:.2f}, "
             f"dictionary {told['dictionary']:.2f} (commonest action {told['commonest']:.2f})"
         )
+    moving = [motion for motion in card.motions if motion.direction != "still"]
+    if moving:
+        told_of = ", ".join(
+            f"{motion.code} {motion.direction} {100 * motion.share:.0f} % "
+            f"({100 * motion.dreamed:.0f} %, {100 * motion.otherwise:.0f} %)"
+            for motion in card.motions
+        )
+        lines.append(f"codes by the view's motion in true steps (in dreams of the code, of others): {told_of}")
     return "\n".join(lines)
 
 
@@ -124,6 +133,7 @@ def numbers(card: Card) -> dict[str, Any]:
         "codes": {"usage": card.usage[0], "perplexity": card.usage[1]},
         "agreement": card.agreement,
         "meanings": None if card.meanings is None else card.meanings.tolist(),
+        "motions": [asdict(motion) for motion in card.motions],
         "milliseconds": card.milliseconds,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from ..modules.genie.files import PARTS, load_part, save_part, save_prompts, save_settings
 from ..modules.genie.patches import to_unit
 from ..modules.genie.quantisers import perplexity
-from ..modules.genie.transformer import precision
+from ..modules.genie.transformer import compiled, precision
 from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie, GenieConfig
 from .agent import pick_device
@@ -72,6 +73,8 @@ class GenieTraining:
     """Seed of every generator."""
     device: str = "auto"
     """auto (CUDA, else CPU), cpu or cuda."""
+    compile: bool = False
+    """Compile the networks' blocks while they learn: a minute each at first, then about twice as fast on a GPU."""
     threads: int = 2
     """Torch threads on the CPU."""
     save_minutes: float = 5.0
@@ -361,19 +364,20 @@ class GenieTrainer:
         optimiser = torch.optim.AdamW(named(phase, part), rate, betas=(0.9, 0.99), weight_decay=1e-4)
         load_optimiser("optimiser", optimiser, self.averages)
         self.optimiser, self.averages = optimiser, {}
-        for step in range(self.done, updates):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * min(1.0, (step + 1) / (0.05 * updates)) * anneal(step / updates)
-            with precision(self.device):
-                loss, numbers = loss_of(step)
-            if not math.isfinite(float(loss.detach())):
-                raise FloatingPointError(
-                    f"the loss of the {phase} is {float(loss.detach())} at update {step}; lower the learning rate"
-                )
-            descend(optimiser, loss, limit=1.0)
-            self.done = step + 1
-            self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
-            self.pause()
+        with compiled(part) if self.config.compile else nullcontext():
+            for step in range(self.done, updates):
+                for group in optimiser.param_groups:
+                    group["lr"] = rate * min(1.0, (step + 1) / (0.05 * updates)) * anneal(step / updates)
+                with precision(self.device):
+                    loss, numbers = loss_of(step)
+                if not math.isfinite(float(loss.detach())):
+                    raise FloatingPointError(
+                        f"the loss of the {phase} is {float(loss.detach())} at update {step}; lower the learning rate"
+                    )
+                descend(optimiser, loss, limit=1.0)
+                self.done = step + 1
+                self.report(phase, step + 1, updates, {"loss": float(loss.detach()), **numbers})
+                self.pause()
         self.done, self.optimiser = 0, None
         part.eval()
 

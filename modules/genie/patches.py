@@ -38,7 +38,9 @@ def cut_wide(frames: Tensor, patch: int, margin: int) -> Tensor:
     """
     b, t, h, w, _ = frames.shape
     x = F.pad(frames.permute(0, 1, 4, 2, 3).flatten(0, 1), (margin,) * 4, mode="replicate")
-    return F.unfold(x, patch + 2 * margin, stride=patch).transpose(1, 2).reshape(b, t, (h // patch) * (w // patch), -1)
+    side = patch + 2 * margin
+    patches = x.unfold(2, side, patch).unfold(3, side, patch)  # B·T, C, rows, columns, side, side
+    return patches.permute(0, 2, 3, 1, 4, 5).reshape(b, t, (h // patch) * (w // patch), -1)
 
 
 class Places(nn.Module):

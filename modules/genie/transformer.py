@@ -11,6 +11,8 @@ Shapes: B batch, T frames, N tokens of a frame, D width, h heads, d = D / h, L b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -196,8 +198,9 @@ class Block(nn.Module):
         if past is not None:
             keys, values = torch.cat([past[0].to(k.dtype), k], -2), torch.cat([past[1].to(v.dtype), v], -2)
         bias = self.distance[:, distance.clamp(0, self.distance.shape[1] - 1)]  # h,T,K
-        bias = bias.masked_fill(~allowed[:, None], -torch.inf).unsqueeze(1).to(q.dtype)  # B or 1,1,h,T,K
-        mask = bias.expand(q.shape[0], q.shape[1], -1, -1, -1).flatten(0, 1)
+        mask = bias.masked_fill(~allowed[:, None], -torch.inf).to(q.dtype)  # B or 1,h,T,K
+        if len(mask) > 1:  # the places of a clip follow each other
+            mask = mask.repeat_interleave(q.shape[1], 0)
         heard = F.scaled_dot_product_attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
         x = x + self.time.join(heard.reshape(q.shape)).transpose(1, 2)
         x = x + self.feed(_modulate(self.norms[2](x), change[4], change[5]))
@@ -244,6 +247,20 @@ def lengths(grid: tuple[int, int]) -> Tensor:
 def precision(device: torch.device) -> torch.autocast:
     """bfloat16 where there is an accelerator; float32 on the CPU, which gains nothing from it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu")
+
+
+@contextmanager
+def compiled(network: nn.Module) -> Iterator[None]:
+    """Within it the network's blocks are compiled: a minute at first, then about twice as fast on a GPU."""
+    blocks = [block for block in network.modules() if isinstance(block, Block)]
+    torch.compiler.reset()  # its limit on shapes counts anew for each network
+    for block in blocks:
+        block.compile(dynamic=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None
 
 
 def _modulate(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:

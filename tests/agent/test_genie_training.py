@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, anneal, thin
+from forethought.modules.genie.transformer import Block
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
 
 from ..modules.genie.small import ACTIONS, CONFIG, CONTEXT, SIDE, make
@@ -50,6 +51,28 @@ def test_the_same_seed_gives_the_same_world(tmp_path: Path) -> None:
         assert phases == ["tokenizer", "latent actions", "tokens", "dynamics"]
     assert all(torch.equal(worlds[0][key], worlds[1][key]) for key in worlds[0])
     assert not all(torch.equal(worlds[0][key], worlds[2][key]) for key in worlds[0])
+
+
+def test_blocks_are_compiled_while_they_learn_where_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, seen = noise(tmp_path / "data", 12), []
+
+    def compile(block: Block, dynamic: bool) -> None:
+        seen.append(block)
+        block._compiled_call_impl = block.forward  # type: ignore[assignment]
+
+    monkeypatch.setattr(Block, "compile", compile)
+    plain, _ = trainer(data, tmp_path / "plain")
+    worlds = [plain.run({})]
+    assert not seen
+    one, _ = trainer(data, tmp_path / "compiled", replace(TINY, compile=True))
+    worlds.append(one.run({}))
+    blocks = [block for block in worlds[1].modules() if isinstance(block, Block)]
+    assert {id(block) for block in blocks} == {id(block) for block in seen} and len(seen) == len(blocks)
+    assert all(block._compiled_call_impl is None for block in blocks)  # each only while its own part learns
+    first, second = (world.state_dict() for world in worlds)
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_each_phase_moves_its_own_part_only(tmp_path: Path) -> None:
