@@ -27,6 +27,11 @@ class EnvConfig:
     """Procgen: easy, hard, extreme, memory or exploration."""
     action_repeat: int = 1
     """Frames for which each action is held."""
+    actions: tuple[int, ...] = ()
+    """Procgen: the buttons to choose from, by number; all when empty."""
+    distinct_actions: bool = False
+    """Procgen: try out first which buttons do the same in the training levels, and choose from one of each (these
+    become `actions`, unless they are given)."""
     observation_key: str | None = None
     """Dict observations: the entry to use."""
     train_levels: int = 200

@@ -21,6 +21,7 @@ from .agent import Spaces, pick_device, read_spaces
 from .checkpoint import describe_space, saved_spaces
 from .comparison import Player
 from .config import EnvConfig
+from .distinct import with_distinct_actions
 from .interaction import Behaviour, VectorEnv
 from .storage import from_json, in_a_line, read_json, read_tensors, save_tensors, to_json, write_atomically
 from .worlds import build_env
@@ -131,6 +132,7 @@ def train_ppo(
         KeyboardInterrupt: Passed on after the policy was saved.
     """
     check_ppo(config)
+    config = replace(config, env=with_distinct_actions(config.env, config.seed))
     torch.set_num_threads(config.threads)
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False)
     try:

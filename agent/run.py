@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .agent import Agent, read_spaces
 from .checkpoint import save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
 from .config import RunConfig
+from .distinct import with_distinct_actions
 from .errors import CollapseError, OutOfMemoryError
 from .faults import locked, stop_requests
 from .interaction import VectorEnv
@@ -37,6 +39,7 @@ def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
         ValueError: Settings that do not fit each other or the world.
     """
     check_settings(config)
+    config = replace(config, env=with_distinct_actions(config.env, config.seed))
     torch.set_num_threads(config.threads)
     # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
     goals = False if config.task.goals else None

@@ -32,6 +32,7 @@ def build_env(
         split="test" if held_out and has_levels(config.id) else "train",
         levels=LevelSplit(train=Levels(0, config.train_levels)) if has_levels(config.id) else None,
         distribution_mode=config.distribution_mode,
+        actions=config.actions or None,
         observation_key=config.observation_key,
         pairs=config.pairs,
         pixels=config.pixels,

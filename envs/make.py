@@ -45,6 +45,7 @@ def make_env(
     restrict_themes: bool | None = None,
     use_monochrome_assets: bool | None = None,
     use_generated_assets: bool | None = None,
+    actions: tuple[int, ...] | None = None,
     observation_key: str | None = None,
     pairs: str | None = None,
     pixels: bool | None = None,
@@ -72,6 +73,7 @@ def make_env(
         restrict_themes: Procgen: one theme.
         use_monochrome_assets: Procgen: rectangles instead of drawings.
         use_generated_assets: Procgen: random drawings.
+        actions: Procgen: the buttons to choose from, numbered anew in this order; all 15 when None.
         observation_key: Gymnasium: the part of a Dict or Tuple observation to use.
         pairs: Rooms: the law of start and goal.
         pixels: Foraging: whether observations are pictures; a vector when None.
@@ -101,6 +103,7 @@ def make_env(
         "restrict_themes": restrict_themes,
         "use_monochrome_assets": use_monochrome_assets,
         "use_generated_assets": use_generated_assets,
+        "actions": actions,
         "observation_key": observation_key,
         "pairs": pairs,
         "pixels": pixels,
@@ -122,7 +125,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "procgen": frozenset(
         {
             "split", "levels", "distribution_mode", "num_threads", "paint_vel_info", "use_backgrounds", "center_agent",
-            "restrict_themes", "use_monochrome_assets", "use_generated_assets",
+            "restrict_themes", "use_monochrome_assets", "use_generated_assets", "actions",
         }
     ),
     "TwoRoom": frozenset({"max_steps", "pairs", "terminate_on_success"}),

@@ -47,7 +47,6 @@ MODES: dict[str, tuple[str, ...]] = {
     "memory": ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner"),
     "exploration": ("coinrun", "caveflyer", "leaper", "jumper", "maze", "heist", "climber", "ninja"),
 }
-_ACTIONS = frozenset(range(len(ACTION_MEANINGS)))
 _STEP_LIMITS = {"leaper": 500, "maze": 500, "bossfight": 4000, "plunder": 4000, "bigfish": 6000}
 
 
@@ -89,10 +88,10 @@ def import_procgen() -> Any:
 class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.NDArray[Any]]):
     """`num_envs` copies of one Procgen game, stepped together.
 
-    Observations are uint8 [B, 64, 64, 3]; actions are 15 buttons, `ACTION_MEANINGS`. An end within the step limit is
-    terminated; an end exactly at the limit without success is truncated (a death in that very step cannot be told
-    apart). Infos: `level_seed` int32 [B] (current level), `prev_level_seed` int32 [B] (level before it) and `success`
-    bool [B] (the episode that ended in this step was solved; False elsewhere).
+    Observations are uint8 [B, 64, 64, 3]; actions are 15 buttons, `ACTION_MEANINGS`, or some of them. An end within the
+    step limit is terminated; an end exactly at the limit without success is truncated (a death in that very step cannot
+    be told apart). Infos: `level_seed` int32 [B] (current level), `prev_level_seed` int32 [B] (level before it) and
+    `success` bool [B] (the episode that ended in this step was solved; False elsewhere).
 
     Args:
         game: One of `GAMES`.
@@ -108,10 +107,11 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         restrict_themes: One theme instead of many.
         use_monochrome_assets: Coloured rectangles instead of drawings.
         use_generated_assets: Randomly generated drawings.
+        actions: The buttons to choose from, by number; all when empty. They are numbered anew, in this order.
         render_mode: None, or `"rgb_array"` for `render`, 512 × 512 pixels (slows every step down).
 
     Raises:
-        ValueError: An unknown game, mode, split or render mode, or numbers that make no sense.
+        ValueError: An unknown game, mode, split, button or render mode, or numbers that make no sense.
         ImportError: The package procgen is missing.
     """
 
@@ -120,8 +120,6 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         "render_modes": ["rgb_array"],
         "render_fps": 15,
     }
-    noop = NOOP
-    action_meanings = ACTION_MEANINGS
 
     def __init__(
         self,
@@ -139,6 +137,7 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         restrict_themes: bool = False,
         use_monochrome_assets: bool = False,
         use_generated_assets: bool = False,
+        actions: tuple[int, ...] = (),
         render_mode: str | None = None,
     ) -> None:
         _check_arguments(
@@ -148,6 +147,7 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
             levels,
             distribution_mode=distribution_mode,
             num_threads=num_threads,
+            actions=actions,
             render_mode=render_mode,
         )
         self.game = game
@@ -157,7 +157,11 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.single_observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
-        self.single_action_space = gymnasium.spaces.Discrete(len(ACTION_MEANINGS))
+        self.buttons = np.array(actions or range(len(ACTION_MEANINGS)), np.int32)
+        self._numbers = frozenset(range(len(self.buttons)))
+        self.action_meanings = tuple(ACTION_MEANINGS[button] for button in self.buttons)
+        self.noop = int((self.buttons == NOOP).argmax())  # the first where none does nothing
+        self.single_action_space = gymnasium.spaces.Discrete(len(self.buttons))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._options: dict[str, Any] = {
@@ -218,7 +222,7 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         """Take one action in every environment.
 
         Args:
-            actions: Integers [B] in [0, 15).
+            actions: Integers [B] in [0, 15), or below the number of those to choose from.
 
         Returns:
             Observations uint8 [B, 64, 64, 3], rewards float32 [B], terminated bool [B], truncated bool [B], infos.
@@ -230,7 +234,7 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
         if self.closed:
             self._check_open()
         sim = self._sim
-        self._advance(self._check_actions(actions))
+        self._advance(self.buttons[self._check_actions(actions)])
         self._fresh = False
         self._steps += 1
         terminated, truncated, infos = sim._first.copy(), np.zeros(self.num_envs, np.bool_), self._infos()
@@ -345,10 +349,10 @@ class ProcgenVectorEnv(VectorEnv[npt.NDArray[np.uint8], npt.NDArray[Any], npt.ND
                 f"actions have shape {array.shape} and type {array.dtype}; expected integers of shape "
                 f"({self.num_envs},), one per environment."
             )
-        if not _ACTIONS.issuperset(array.tolist()):  # cheaper than comparing arrays
-            index = int(np.flatnonzero((array < 0) | (array >= len(ACTION_MEANINGS)))[0])
+        if not self._numbers.issuperset(array.tolist()):  # cheaper than comparing arrays
+            index = int(np.flatnonzero((array < 0) | (array >= len(self.buttons)))[0])
             raise ValueError(
-                f"actions[{index}] = {array[index]}: expected 0 to {len(ACTION_MEANINGS) - 1} (see action_meanings)."
+                f"actions[{index}] = {array[index]}: expected 0 to {len(self.buttons) - 1} (see action_meanings)."
             )
         return array
 
@@ -377,6 +381,7 @@ def _check_arguments(
     *,
     distribution_mode: str,
     num_threads: int,
+    actions: tuple[int, ...],
     render_mode: str | None,
 ) -> None:
     _check_choice("game", game, GAMES)
@@ -395,6 +400,8 @@ def _check_arguments(
         )
     if num_envs < 1 or num_threads < 0:
         raise ValueError(f"num_envs={num_envs}, num_threads={num_threads}: expected at least 1 and at least 0.")
+    if not set(actions) <= set(range(len(ACTION_MEANINGS))) or len(set(actions)) < len(actions):
+        raise ValueError(f"actions={actions}: expected different buttons from 0 to {len(ACTION_MEANINGS) - 1}.")
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'.")
 
