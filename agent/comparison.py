@@ -234,8 +234,8 @@ def bystanders(world: EnvConfig, config: CompareConfig, agent: Agent | None = No
     def chance(env: VectorEnv) -> Behaviour:
         return RandomBehaviour(env.single_action_space, env.num_envs, seed, 1)
 
-    found = {
-        "random": Player("random", world, chance, note=_held(world)),
+    found = {  # chance has all buttons, as in what is published, whatever the agent chooses among
+        "random": Player("random", replace(world, actions=()), chance, note=_held(world)),
         "no-op": Player("no-op", world, NoOpBehaviour, note="stands still"),
         "expert": Player("expert", world, ExpertBehaviour, note="scripted, knows the state"),
     }

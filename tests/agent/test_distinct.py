@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
+from forethought.agent.comparison import CompareConfig, bystanders
 from forethought.agent.config import EnvConfig
 from forethought.agent.distinct import equal_actions, with_distinct_actions
 from forethought.agent.worlds import build_env
@@ -78,4 +80,11 @@ def test_an_action_beyond_the_chosen_ones_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected 0 to 2"):
         env.step(np.array([3]))
+    env.close()
+
+
+def test_chance_has_all_buttons_whatever_the_agent_chooses_among(fruitbot: EnvConfig) -> None:
+    [chance] = bystanders(fruitbot, CompareConfig(("random",)))
+    env = build_env(chance.world, 2, seed=0, held_out=True)
+    assert env.single_action_space == gymnasium.spaces.Discrete(15)
     env.close()
