@@ -69,7 +69,7 @@ def _setting(entrant: Entrant) -> object:
     config = entrant.agent.config
     if isinstance(config, RunConfig):
         config = replace(config, saving=Saving())
-    return replace(config, seed=0, device="", threads=1, env=replace(config.env, id=""))
+    return replace(config, seed=0, device="", threads=1, env=replace(config.env, id="", actions=()))
 
 
 def _called(entrant: Entrant, entrants: Sequence[Entrant]) -> str:

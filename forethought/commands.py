@@ -36,6 +36,7 @@ from .agent.report import tables
 from .agent.resume import FOLDER, newest
 from .agent.storage import read_json
 from .envs.make import has_levels
+from .envs.procgen import ACTION_MEANINGS
 from .envs.rooms import PROTOCOLS, Protocol
 from .options import UsageError, given, parse, wants_help
 from .progress import RowProgress, TrainingProgress
@@ -158,7 +159,7 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
     try:
         with progress, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*reward is a NaN value")  # an error of ours says it better
-            run.train(config, folder, progress, resume)
+            trained = run.train(config, folder, progress, resume)
     except KeyboardInterrupt as stop:
         if not (folder / "progress.json").is_file():
             raise
@@ -176,6 +177,11 @@ def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> i
         f"{timing['frames']:,} frames, {timing['frames_per_second']:.0f} a second all in all; at most "
         f"{timing['peak_megabytes']:.0f} MB of memory; saved in {folder}:",
     )
+    if trained.config.env.actions:
+        named = ", ".join(ACTION_MEANINGS[button] for button in trained.config.env.actions)
+        _tell(
+            console, f"  it chooses among {len(trained.config.env.actions)} of {len(ACTION_MEANINGS)} buttons: {named}"
+        )
     _tell(console, "  weights.safetensors, config.json   the agent")
     _tell(console, "  tensorboard/                       curves: tensorboard --logdir " + shlex.quote(str(folder)))
     _tell(console, f"next: forethought compare {shlex.quote(str(folder))}")

@@ -102,11 +102,16 @@ def test_a_distilled_row_is_a_policy_that_learned_plans() -> None:
 # ---- runs
 
 
+GAMES = (("procgen:maze", (1, 3, 4, 5, 7)), ("procgen:fruitbot", (0, 4, 6, 9)))
+
+
 def test_runs_that_differ_in_their_seed_are_one_setting() -> None:
     one, two = entrant("a/seed0"), entrant("a/seed1", seed=1)
     assert prefixes([one, two]) == ["", ""]
     other = entrant("b/seed0", model_loss=replace(settings().model_loss, batch=7))
     assert prefixes([one, two, other]) == ["a/seed0: ", "a/seed0: ", "b/seed0: "]
+    games = [entrant(game, env=replace(settings().env, id=game, actions=actions)) for game, actions in GAMES]
+    assert prefixes(games) == ["", ""]  # each game has buttons of its own
     assert prefixes([replace(one, name="x"), replace(two, name="x"), replace(other, name="y")]) == ["x: ", "x: ", "y: "]
 
 
