@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
-from ..envs.genie import PRETRAINED
+from ..envs.genie import PRETRAINED, find_world
 from ..modules.configurator import Task, Thinking
 from ..modules.genie.files import has_outcomes, load_settings, load_world
 from ..modules.genie.world import Genie
@@ -196,7 +196,7 @@ def world_of(folder: Path) -> Path:
         return PRETRAINED
     if not id.startswith(_GENIE):
         raise ValueError(f"{folder} was trained in {id}, not in a dream; train in genie:WORLD or forethought/Genie-v0")
-    return Path(id.removeprefix(_GENIE))
+    return find_world(id.removeprefix(_GENIE))
 
 
 def trained(arena: Arena, folder: Path, sample: bool, seed: int) -> list[Contestant]:

@@ -33,8 +33,21 @@ from .single import SingleEnv
 Frames = NDArray[np.uint8]
 RewardFunction = Callable[[Frames, NDArray[np.int64], Frames], NDArray[np.float32]]
 """Frames before ``[B, H, W, 3]``, latent actions ``[B]`` and frames after, to rewards ``[B]``."""
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""The small world that comes along."""
+_WORLDS = Path(__file__).parent / "pretrained"
+PRETRAINED = _WORLDS / "sprite"
+"""The smallest of the worlds that come along, which is taken where none is named."""
+
+
+def pretrained_worlds() -> list[str]:
+    """Names of the worlds that come along, each made by the command in its `world.json`."""
+    return sorted(path.name for path in _WORLDS.iterdir() if path.is_dir())
+
+
+def find_world(world: str | Path | None) -> Path:
+    """The folder of a world: the smallest that comes along for None, one of those by name, else the folder itself."""
+    if world is None:
+        return PRETRAINED
+    return _WORLDS / world if str(world) in pretrained_worlds() and not Path(world).exists() else Path(world)
 
 
 class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
@@ -47,7 +60,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
     frame in `final_obs`. Infos: `success` bool ``[B]``, always False: a dream has no verdict.
 
     Args:
-        world: Folder of a trained world; the pretrained one when None.
+        world: Folder of a trained world, or the name of one that comes along (`pretrained_worlds`); "sprite" when None.
         num_envs: B.
         seed: Of the first episodes; environment i gets seed + i.
         prompts: Clips to begin with, uint8 ``[P, F, H, W, 3]``; those of the folder when None.
@@ -87,7 +100,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
             raise ValueError(f"num_envs={num_envs}, max_steps={max_steps}: expected both at least 1.")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'.")
-        folder = PRETRAINED if world is None else Path(world)
+        folder = find_world(world)
         config, self.about = load_settings(folder)
         self.device = torch.device(device)
         self.world: Genie = load_world(folder, self.device)

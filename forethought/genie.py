@@ -33,9 +33,9 @@ from .agent.genie_resume import CHECKPOINT, train_world
 from .agent.genie_training import GenieTraining
 from .agent.run import provenance
 from .agent.storage import from_json
-from .envs.genie import PRETRAINED
+from .envs.genie import find_world, pretrained_worlds
 from .envs.make import has_levels
-from .genie_acting import clone, made, plan, subject, tell, transfer
+from .genie_acting import beside, clone, made, plan, split_world, subject, tell, transfer
 from .modules.genie.files import PARTS, load_settings, load_world
 from .modules.genie.latent_action import LatentActionConfig
 from .modules.genie.tokenizer import TokenizerConfig
@@ -273,9 +273,9 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     options = parse(EvaluateOptions, default, rest, f"forethought genie evaluate {name}", about)
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
-    folder = Path(name)
+    folder = find_world(name)
     world, data = load_world(folder, device), VideoDataset(options.data, "test")
-    out = made(options.out or folder / "evaluate")
+    out = made(options.out or beside(folder) / "evaluate")
     twin = None if options.twin is None else load_world(options.twin, device, need=("tokenizer", "dynamics"))
     with RowProgress(("clips",), console, "clips") as progress:
         card = examine_world(world, data, options.settings, device, progress["clips"], twin)
@@ -299,14 +299,12 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
 def _play(arguments: Sequence[str], console: Console) -> int:
     about = (
         "Walk through a world: keys choose latent actions. Serves one page on this machine only; --terminal draws in "
-        "the terminal instead. WORLD may be left out: the small one that comes along is played."
+        "the terminal instead. WORLD is a folder, or one of those that come along: "
+        f"{', '.join(pretrained_worlds())} (sprite where it is left out)."
     )
-    if arguments and not arguments[0].startswith("-"):
-        name, rest = arguments[0], arguments[1:]
-    else:
-        name, rest = str(PRETRAINED), arguments
+    folder, rest = split_world(arguments)
     options = parse(PlayOptions, PlayOptions(), rest, "forethought genie play [WORLD]", about)
-    play(Path(name), options, lambda line: tell(console, line))
+    play(folder, options, lambda line: tell(console, line))
     return 0
 
 

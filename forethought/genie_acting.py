@@ -33,7 +33,7 @@ from .agent.genie_real import Meaning, need_home
 from .agent.report import tables
 from .agent.run import provenance
 from .commands import check_folder
-from .envs.genie import PRETRAINED
+from .envs.genie import PRETRAINED, find_world
 from .modules.genie.files import load_settings, load_world
 from .modules.genie.video import VideoDataset
 from .options import UsageError, leading, parse, wants_help
@@ -104,11 +104,11 @@ def plan(arguments: Sequence[str], console: Console) -> int:
         "environment; beside it the same planner in the true simulator, and chance. The world needs learned rewards. "
         "WORLD may be left out: the small one that comes along is planned in."
     )
-    folder, rest = _world(arguments)
+    folder, rest = split_world(arguments)
     options = parse(PlanOptions, PlanOptions(), rest, "forethought genie plan [WORLD]", about)
     arena = _enter(folder, options.trial, options.naming)
     rows = planners_of(arena, options.planning, options.trial.seed)
-    return _measure("plan", arguments, arena, rows, options.trial, _beside(folder) / "plan", console)
+    return _measure("plan", arguments, arena, rows, options.trial, beside(folder) / "plan", console)
 
 
 def transfer(arguments: Sequence[str], console: Console) -> int:
@@ -144,7 +144,7 @@ def clone(arguments: Sequence[str], console: Console) -> int:
         "Imitate an expert seen on video without actions: the world names the codes between its frames, a policy "
         "learns to choose them, and a few labels say what they mean. Beside it the same network on all true actions."
     )
-    folder, rest = _world(arguments)
+    folder, rest = split_world(arguments)
     if "--data" not in " ".join(rest) and not wants_help(rest):
         raise UsageError("clone needs an expert's video: forethought genie clone WORLD --data FOLDER")
     options = parse(CloneOptions, CloneOptions(Path("DATA")), rest, "forethought genie clone [WORLD]", about)
@@ -156,18 +156,25 @@ def clone(arguments: Sequence[str], console: Console) -> int:
     with RowProgress(("learning",), console, "updates") as progress:
         rows = clones(world, home, data, options.cloning, trial.seed, device, progress["learning"])
     arena = Arena(folder, world, home, None, device)
-    return _measure("clone", arguments, arena, rows, trial, _beside(folder) / "clone", console)
+    return _measure("clone", arguments, arena, rows, trial, beside(folder) / "clone", console)
 
 
-def _world(arguments: Sequence[str]) -> tuple[Path, Sequence[str]]:
-    """The folder of a world, the one that comes along where none is given, and the options."""
-    given = bool(arguments) and not arguments[0].startswith("-")
-    return (Path(arguments[0]), arguments[1:]) if given else (PRETRAINED, arguments)
+def split_world(arguments: Sequence[str]) -> tuple[Path, Sequence[str]]:
+    """The folder of the world that is named first, the smallest that comes along where none is, and the options.
+
+    ``--pretrained``, with or without a name, says the same of those that come along.
+    """
+    rest = list(arguments)
+    if rest[:1] == ["--pretrained"]:
+        rest = rest[1:]
+    if not rest or rest[0].startswith("-"):
+        return find_world(None), rest
+    return find_world(rest[0]), rest[1:]
 
 
-def _beside(folder: Path) -> Path:
+def beside(folder: Path) -> Path:
     """Where results go: into the folder of the world, but not into that of the package."""
-    return Path("runs") / "genie" / "pretrained" if folder == PRETRAINED else folder
+    return Path("runs") / "genie" / "pretrained" / folder.name if folder.parent == PRETRAINED.parent else folder
 
 
 def _enter(folder: Path, trial: Trial, naming: Naming) -> Arena:

@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from forethought.envs.genie import PRETRAINED, GenieVectorEnv, make_single
+from forethought.agent.genie_motion import DIRECTIONS, directions, view_shifts
+from forethought.envs.genie import PRETRAINED, GenieVectorEnv, find_world, make_single, pretrained_worlds
 from forethought.envs.make import make_env
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -43,6 +44,34 @@ def test_the_small_world_that_comes_along_can_be_played_at_once() -> None:
     inside = {tuple(move) for move in MOVES.tolist() if ((start + move >= 0) & (start + move <= 12)).all()}
     assert ways >= inside and len(inside) >= 3  # each code moves the sprite its own way
     assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) < 3e6
+
+
+def test_worlds_that_come_along_are_made_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pretrained_worlds() == ["coinrun", "sprite"] and find_world(None) == find_world("sprite") == PRETRAINED
+    env = make_env("genie:coinrun", 2)
+    frames, _ = env.reset(seed=0)
+    assert frames.shape == (2, 32, 32, 3) and env.single_action_space == gymnasium.spaces.Discrete(6)
+    assert sum(file.stat().st_size for file in find_world("coinrun").iterdir()) < 6e6
+    monkeypatch.chdir(tmp_path)
+    Path("coinrun").mkdir()  # a folder of one's own goes first
+    assert find_world("coinrun") == Path("coinrun")
+
+
+def test_the_codes_of_coinrun_move_the_view(tmp_path: Path) -> None:
+    """Left, right and up are among them, in dreams from the prompts that go with the world."""
+    dreams, moved = GenieVectorEnv("coinrun", 16), {}
+    for code in range(6):
+        before, _ = dreams.reset(seed=0)
+        steps = []
+        for _ in range(4):
+            after, *_ = dreams.step(np.full(16, code))
+            shifts = view_shifts(torch.from_numpy(before).float() / 255, torch.from_numpy(after).float() / 255)
+            steps.append(directions(shifts))
+            before = after
+        moved[code] = np.bincount(np.concatenate(steps), minlength=5) / 64
+    for way in ("left", "right", "up"):
+        shares = sorted(share[DIRECTIONS.index(way)] for share in moved.values())
+        assert shares[-1] > 0.3 and shares[-1] > 2 * shares[-2], (way, moved)
 
 
 def test_it_is_made_by_name(world: Path) -> None:
