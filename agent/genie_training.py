@@ -426,6 +426,11 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
             f"updates.frames is {updates.frames} and prompt_frames {config.prompt_frames}; expected 2 to the context "
             f"({world.context}) and at most the context"
         )
+    if updates.batch * (updates.frames - 1) < 2 and not config.true_actions:
+        raise ValueError(
+            f"updates.batch is {updates.batch} and updates.frames {updates.frames}, one step in all; latent actions are "
+            "standardised over a batch: take at least two steps"
+        )
     data.starts(world.context)  # refuses clips that are all too short
     if config.true_actions:
         if not data.labelled:

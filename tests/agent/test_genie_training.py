@@ -147,6 +147,8 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path: Path) -> None:
         one.learn_outcomes()
     with pytest.raises(ValueError, match=r"updates\.frames is 9"):
         trainer(bare, tmp_path / "world", replace(TINY, updates=replace(TINY.updates, frames=9)))
+    with pytest.raises(ValueError, match=r"updates\.batch is 1 and updates\.frames 2, one step in all"):
+        trainer(bare, tmp_path / "world", replace(TINY, updates=replace(TINY.updates, batch=1, frames=2)))
     one, _ = trainer(bare, tmp_path / "world")
     with torch.no_grad():
         one.world.tokenizer.to_pixels.bias.fill_(torch.nan)
