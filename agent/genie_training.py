@@ -428,8 +428,8 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
         )
     if updates.batch * (updates.frames - 1) < 2 and not config.true_actions:
         raise ValueError(
-            f"updates.batch is {updates.batch} and updates.frames {updates.frames}, one step in all; latent actions are "
-            "standardised over a batch: take at least two steps"
+            f"updates.batch is {updates.batch} and updates.frames {updates.frames}, one step in all; latent actions "
+            "are standardised over a batch: take at least two steps"
         )
     data.starts(world.context)  # refuses clips that are all too short
     if config.true_actions:
