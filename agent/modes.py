@@ -230,7 +230,9 @@ def imagine(m: Modules, s: State, configuration: Configuration, generator: torch
 class Energy:
     """F as a function of action sequences ``[B, S, T, ...]`` → energies ``[B, S]``, from states ``[B, D]``.
 
-    With an ensemble J = mean F + β·std F over its members, each along its own trajectory.
+    With an ensemble J = mean F + β·std F over its members, each along its own trajectory. With habit η the actor's
+    surprise −η·log π(a[t] | s[t]) is a cost of each step: the objective of control as inference with the actor as prior
+    (1805.00909), whose plans leave the habit only for a gain.
 
     Tree planners follow the same energy step by step. A node is what the roll-out to it carries, and the members'
     weights ``[B, N, E]``: the chance that it is this member that is right if the episode still goes on there. With them
@@ -267,14 +269,28 @@ class Energy:
 
     def _judge(self, actions: Tensor) -> Tensor:
         """The same of all environments at once."""
-        risk = self.configuration.risk
         imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal, self.configuration.feels)
+        energy = self._energy(imagined)
+        habit = self.configuration.habit
+        return energy + habit * self._surprise(imagined, actions) if habit else energy
+
+    def _energy(self, imagined: Trajectory) -> Tensor:
+        """F, or J over the members of an ensemble, of imagined courses ``[B, S]``."""
+        risk = self.configuration.risk
         if imagined.members is None:
             if risk:
                 raise ValueError(f"risk is {risk} and the world model is no ensemble; set world_model.members above 1")
             return trajectory_energy(self.m, imagined, self.configuration)
         energies = trajectory_energy(self.m, imagined.members, self.configuration)  # [B, S, E]
         return energies.mean(-1) + risk * energies.std(-1, correction=0) if risk else energies.mean(-1)
+
+    def _surprise(self, imagined: Trajectory, actions: Tensor) -> Tensor:
+        """−log π of the actions ``[B, S, T, ...]`` of courses, added up as costs are, ``[B, S]``."""
+        assert imagined.continuation is not None
+        before = State(imagined.latent[..., :-1, :].flatten(1, 2))
+        policy: Policy = self.m.actor(before, self.configuration)
+        surprise = -policy.log_probability(actions.flatten(1, 2)).unflatten(1, actions.shape[1:3])
+        return plan_energy(surprise, imagined.continuation, torch.zeros_like(surprise[..., 0]), self.discount)
 
     def root(self) -> Nodes:
         """The present state as the only node of each environment ``[B, 1, ...]``.
@@ -297,6 +313,9 @@ class Energy:
         carried, after = self.m.world_model.advance(tuple(carry), actions, goal, self.configuration.feels)
         assert after.interoception is not None and after.continuation is not None
         cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
+        if self.configuration.habit:
+            policy: Policy = self.m.actor(State(carry[0].mean(-2)), self.configuration)
+            cost = cost - self.configuration.habit * policy.log_probability(actions).unsqueeze(-1)
         alive = weight * after.continuation
         go_on = alive.sum(-1)
         weight = alive / go_on.clamp(min=torch.finfo(alive.dtype).tiny).unsqueeze(-1)

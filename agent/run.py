@@ -96,6 +96,8 @@ def check_settings(config: RunConfig) -> None:
             raise ValueError(f"{name} is {share}, expected a number from 0 to 1")
     if schedule.rest is not None and schedule.rest < 0:
         raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
+    if not 0 <= thinking.habit < math.inf:
+        raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
     try:
         torch.device("cpu" if config.device == "auto" else config.device)
     except RuntimeError:

@@ -79,6 +79,8 @@ class Changes:
     """Courses of action per iteration."""
     iterations: int | None = None
     """Iterations per decision."""
+    habit: float | None = None
+    """How reluctantly plans leave what Mode-1 would do: weight of −log π(a)."""
     device: str | None = None
     """auto, cpu or cuda."""
     threads: int | None = None

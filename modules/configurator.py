@@ -31,6 +31,9 @@ class Thinking:
     """First actions of a plan that are carried out before planning again."""
     risk: float = 0.0
     """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
+    habit: float = 0.0
+    """Weight of the actor's surprise −log π(a) along an imagined course: how reluctantly a plan leaves what Mode-1 would
+    do. It helps where costs are imagined less well than the actor has learned."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
     gate: Gate = field(default_factory=Gate)
@@ -93,6 +96,7 @@ class Configurator:
             proposals=thinking.proposals,
             commit=thinking.commit,
             risk=thinking.risk,
+            habit=thinking.habit,
             milliseconds=thinking.milliseconds,
             gate=thinking.gate,
         )

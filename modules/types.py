@@ -117,6 +117,7 @@ class Configuration:
         proposals: How many candidates of the first iteration are the actor's own roll-outs.
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
+        habit: η of the actor's surprise −η·log π(a), which is a cost of each imagined step besides; 0: none.
         milliseconds: Time after which a decision begins no further iteration, or None.
         gate: Doubts above which the gated mode plans.
         recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
@@ -134,6 +135,7 @@ class Configuration:
     proposals: int = 0
     commit: int = 1
     risk: float = 0.0
+    habit: float = 0.0
     milliseconds: float | None = None
     gate: Gate = Gate()
     recalled: Tensor | None = None

@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "proposals": 0,
     "commit": 3,
     "risk": 2.0,
+    "habit": 0.7,
     "milliseconds": 1e-6,
     "gate": Gate(entropy=9.0),
     "recalled": torch.ones(ENVS, RECALL.values),
@@ -40,7 +41,7 @@ OTHER: dict[str, Any] = {
 MOVES = {
     "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
     "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
-    "proposals": "calls", "commit": "calls of acting", "risk": "energy", "milliseconds": "calls",
+    "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "milliseconds": "calls",
     "gate": "calls of acting", "recalled": "energy",
 }  # fmt: skip
 """What a field is there to move."""

@@ -543,3 +543,53 @@ def test_thinking_harder_never_ends_higher_for_the_same_draws() -> None:
         generator = torch.Generator().manual_seed(0)
         found.append(think(m, s, configuration, agent.planner, SEEK.action, None, generator).energy)
     assert (found[0] >= found[1] - 1e-5).all() and (found[1] >= found[2] - 1e-5).all()
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_habit_is_the_actors_surprise_along_the_course(members: int) -> None:
+    agent = wake(make_small(members=members, thinking=Thinking(horizon=3, candidates=8)))
+    m, generator = agent.modules, torch.Generator().manual_seed(0)
+    s = m.perception.encode(torch.randn(2, 1, 2, generator=generator))
+    actions = torch.randint(3, (2, 5, 3), generator=generator)
+    free = m.configurator("mode-2")
+    told = replace(free, habit=0.5)
+    with torch.no_grad():
+        imagined = m.world_model.rollout(s, actions)
+        expected = Energy(m, s, free)(actions)
+        for course in range(5):
+            alive, discount = torch.ones(2), 1.0
+            for t in range(3):
+                discount *= free.discount
+                policy = m.actor(State(imagined.latent[:, course, t]), free)
+                expected[:, course] -= 0.5 * discount * alive * policy.log_probability(actions[:, course, t])
+                alive = alive * imagined.continuation[:, course, t]
+        assert torch.allclose(Energy(m, s, told)(actions), expected, atol=1e-5)
+
+
+def test_step_by_step_habit_costs_the_same() -> None:
+    agent = wake(make_agent(thinking=Thinking(horizon=3, candidates=8)))
+    m, generator = agent.modules, torch.Generator().manual_seed(0)
+    s = m.perception.encode(torch.randn(2, 1, 2, generator=generator))
+    actions = torch.randint(3, (2, 1, 3), generator=generator)
+    energy = Energy(m, s, replace(m.configurator("mode-2"), habit=0.5))
+    with torch.no_grad():
+        nodes, total, alive, discount = energy.root(), torch.zeros(2, 1), torch.ones(2, 1), 1.0
+        for t in range(3):
+            nodes, cost, go = energy.step(nodes, actions[:, :, t])
+            discount *= energy.discount
+            total, alive = total + discount * alive * cost, alive * go
+        assert torch.allclose(total + discount * alive * energy.leaf(nodes), energy(actions), atol=1e-5)
+
+
+def test_with_all_habit_a_plan_is_what_mode_1_would_do() -> None:
+    agent = wake(make_agent(thinking=Thinking(horizon=1, candidates=64, iterations=3)))
+    m = agent.modules
+    s = m.perception.encode(torch.randn(6, 1, 2, generator=torch.Generator().manual_seed(1)))
+    with torch.no_grad():
+        plans = {}
+        for habit in (0.0, 1e4):
+            told = replace(m.configurator("mode-2"), habit=habit)
+            plan = think(m, s, told, agent.planner, SEEK.action, None, torch.Generator().manual_seed(0))
+            plans[habit] = plan.actions[:, 0]
+        usual = m.actor(s, m.configurator("mode-1")).mode()
+    assert torch.equal(plans[1e4], usual) and not torch.equal(plans[0.0], usual)
