@@ -32,8 +32,8 @@ class Thinking:
     risk: float = 0.0
     """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
     habit: float = 0.0
-    """Weight of the actor's surprise −log π(a) along an imagined course: how reluctantly a plan leaves what Mode-1 would
-    do. It helps where costs are imagined less well than the actor has learned."""
+    """Weight of the actor's surprise −log π(a) along an imagined course: how reluctantly a plan leaves what Mode-1
+    would do. It helps where costs are imagined less well than the actor has learned."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
     gate: Gate = field(default_factory=Gate)
