@@ -289,7 +289,7 @@ class Energy:
         assert imagined.continuation is not None
         before = State(imagined.latent[..., :-1, :].flatten(1, 2))
         policy: Policy = self.m.actor(before, self.configuration)
-        surprise = -policy.log_probability(actions.flatten(1, 2)).unflatten(1, actions.shape[1:3])
+        surprise = -policy.log_probability(actions.flatten(1, 2)).reshape(actions.shape[:3])
         return plan_energy(surprise, imagined.continuation, torch.zeros_like(surprise[..., 0]), self.discount)
 
     def root(self) -> Nodes:
