@@ -39,7 +39,10 @@ def procgen(id: str) -> RunConfig:
         env=EnvConfig(
             id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200, distinct_actions=True
         ),
-        task=Task(ending=2.0, discount=0.97, thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8)),
+        task=Task(
+            ending=2.0, discount=0.97,
+            thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3),
+        ),
         perception=PerceptionConfig("pool", latent=256, history=2, width=16),
         world_model=WorldModelConfig(hidden=256),
         model_loss=WorldModelLoss(
