@@ -50,6 +50,7 @@ KNOBS: dict[str, Knob] = {
     "thinking.proposals": Knob(0, 32, whole=True),
     "thinking.commit": Knob(1, 6, whole=True),
     "thinking.risk": Knob(-1.0, 1.0),
+    "thinking.habit": Knob(0.0, 2.0),
     "thinking.gate.entropy": Knob(0.0, 3.0),
     "thinking.gate.variance": Knob(1e-5, 1.0, log=True),
     "thinking.gate.spread": Knob(0.01, 100.0, log=True),
