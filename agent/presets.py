@@ -36,9 +36,7 @@ def procgen(id: str) -> RunConfig:
     are read on imagined steps, so that more windows teach more than more frames of them.
     """
     return RunConfig(
-        env=EnvConfig(
-            id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200, distinct_actions=True
-        ),
+        env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
         task=Task(
             ending=2.0, discount=0.97,
             thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3),

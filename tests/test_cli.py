@@ -457,7 +457,7 @@ def test_a_collapsed_run_is_refused_in_one_line(
         ("train CartPole-v1 --device gpuu", ["'gpuu'", "cpu"]),
         ("train CartPole-v1 --task.thinking.planner cemm", ["'cemm'", "'categorical_cem'"]),
         ("train CartPole-v1 --task.thinking.planner cem", ["'cem'", "Discrete(2)", "'categorical_cem'"]),
-        ("train procgen:fruitbot --task.thinking.planner cem", ["'cem'", "Discrete(4)"]),
+        ("train procgen:fruitbot --task.thinking.planner cem", ["'cem'", "Discrete(15)"]),
         ("train procgen:fruitbot --env.distribution-mode silly", ["'silly'", "easy"]),
         ("train CartPole-v1 --env.num-envs 0", ["num_envs is 0", "at least 1"]),
         ("train procgen:fruitbot --env.num-envs 0", ["num_envs is 0", "at least 1"]),
