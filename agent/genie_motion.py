@@ -28,7 +28,7 @@ class Motion:
         direction: The commonest of `DIRECTIONS` in these.
         share: Share of these with that direction.
         dreamed: Share of dreamed steps with that direction, where nothing but this code is taken.
-        otherwise: The same in dreams of the other codes: what it would be if the code did not matter.
+        otherwise: The same in dreams of the other codes: what it would be if the code did not matter; 0 without others.
     """
 
     code: int
@@ -97,7 +97,7 @@ def motions(
         rows.append(
             Motion(
                 code, int(got.sum()), (float(right), float(down)), DIRECTIONS[usual], float(counts[usual] / got.sum()),
-                float((dreams[code] == usual).mean()), float((others == usual).mean()) if others.size else float("nan"),
+                float((dreams[code] == usual).mean()), float((others == usual).mean()) if others.size else 0.0,
             )
         )  # fmt: skip
     return rows
