@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/forethought train procgen:fruitbot --run $(DEMO) --schedule.rounds 4
+	$(BIN)/forethought train procgen:fruitbot --run $(DEMO) --schedule.rounds 4 --env.distinct-actions
 	$(BIN)/forethought compare $(DEMO) --episodes 64 --no-train-levels
 
 test: $(READY)
