@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -144,6 +144,7 @@ def examine_world(
     pixels = to_unit(torch.from_numpy(data.read(chosen[:_CHUNK], length)).to(device))
     own, shuffled = shuffled_loss(world.latent_action, pixels, generator)
     agreement, meanings = _meanings(told.codes.numpy(), data, chosen, length)
+    dreams = repeat_codes(world, data, chosen[: max(_CHUNK, settings.starts)], settings, sampling, device)
     return Card(
         tokenizer=(mean_interval(table["psnr"]), mean_interval(table["ssim"])),
         rollout=_by_step(table["rollout"]),
@@ -156,9 +157,9 @@ def examine_world(
         usage=perplexity(told.codes, world.actions),
         agreement=agreement,
         meanings=meanings,
-        motions=_motions(world, data, chosen, told.codes, settings, sampling, device),
+        motions=_motions(data, chosen, told.codes, dreams),
         milliseconds=measure_speed(world, device, sampling, generator),
-        grid=draw_grid(world, data, chosen[: settings.starts], settings, sampling, device),
+        grid=draw_grid(data, chosen[: settings.starts], settings.prompt_frames, dreams),
         film=told.film,
         twin=other,
     )
@@ -298,21 +299,12 @@ def _meanings(
     }, counts
 
 
-def _motions(
-    world: Genie,
-    data: VideoDataset,
-    starts: NDArray[np.int64],
-    codes: Tensor,
-    settings: Examination,
-    sampling: Sampling,
-    device: torch.device,
-) -> list[Motion]:
+def _motions(data: VideoDataset, starts: NDArray[np.int64], codes: Tensor, dreams: Sequence[Tensor]) -> list[Motion]:
     """Codes ``[n, T]`` of the true steps of clips, and dreams of each code alone."""
     truth = to_unit(torch.from_numpy(data.read(starts, codes.shape[1] + 1)))
     shifts = view_shifts(truth[:, :-1].flatten(0, 1), truth[:, 1:].flatten(0, 1))
-    dreams = repeat_codes(world, data, starts[:_CHUNK], settings, sampling, device)
     dreamed = [view_shifts(dream[:, :-1].flatten(0, 1), dream[:, 1:].flatten(0, 1)) for dream in dreams]
-    return motions(shifts, codes.flatten().numpy(), np.stack(dreamed), world.actions)
+    return motions(shifts, codes.flatten().numpy(), np.stack(dreamed), len(dreams))
 
 
 @torch.no_grad()
@@ -362,17 +354,11 @@ def repeat_codes(
 
 
 def draw_grid(
-    world: Genie,
-    data: VideoDataset,
-    starts: NDArray[np.int64],
-    settings: Examination,
-    sampling: Sampling,
-    device: torch.device,
+    data: VideoDataset, starts: NDArray[np.int64], prompt_frames: int, dreams: Sequence[Tensor]
 ) -> NDArray[np.uint8]:
-    """What repeating each code leads to from each start, uint8 ``[starts, 1 + codes, H, W, 3]``."""
-    last = data.read(starts, settings.prompt_frames)[:, -1:]
-    dreams = repeat_codes(world, data, starts, settings, sampling, device)
-    return np.concatenate([last, *(_bytes(dream[:, -1:]) for dream in dreams)], 1)
+    """What repeating each code leads to from each start, uint8 ``[starts, 1 + codes, H, W, 3]``; `repeat_codes`."""
+    last = data.read(starts, prompt_frames)[:, -1:]
+    return np.concatenate([last, *(_bytes(dream[: len(starts), -1:]) for dream in dreams)], 1)
 
 
 def check_examination(settings: Examination, world: Genie) -> None:

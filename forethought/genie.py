@@ -300,7 +300,7 @@ def _play(arguments: Sequence[str], console: Console) -> int:
     about = (
         "Walk through a world: keys choose latent actions. Serves one page on this machine only; --terminal draws in "
         "the terminal instead. WORLD is a folder, or one of those that come along: "
-        f"{', '.join(pretrained_worlds())} (sprite where it is left out)."
+        f"{', '.join(pretrained_worlds())} (sprite where it is left out); --pretrained NAME says the same of those."
     )
     folder, rest = split_world(arguments)
     options = parse(PlayOptions, PlayOptions(), rest, "forethought genie play [WORLD]", about)

@@ -33,7 +33,7 @@ from .agent.genie_real import Meaning, need_home
 from .agent.report import tables
 from .agent.run import provenance
 from .commands import check_folder
-from .envs.genie import PRETRAINED, find_world
+from .envs.genie import PRETRAINED, find_world, pretrained_worlds
 from .modules.genie.files import load_settings, load_world
 from .modules.genie.video import VideoDataset
 from .options import UsageError, leading, parse, wants_help
@@ -162,14 +162,21 @@ def clone(arguments: Sequence[str], console: Console) -> int:
 def split_world(arguments: Sequence[str]) -> tuple[Path, Sequence[str]]:
     """The folder of the world that is named first, the smallest that comes along where none is, and the options.
 
-    ``--pretrained``, with or without a name, says the same of those that come along.
+    After ``--pretrained`` it is one of those that come along, whatever folders there are.
+
+    Raises:
+        UsageError: None of this name comes along.
     """
-    rest = list(arguments)
-    if rest[:1] == ["--pretrained"]:
-        rest = rest[1:]
+    shipped = arguments[:1] == ["--pretrained"]
+    rest = list(arguments[shipped:])
     if not rest or rest[0].startswith("-"):
-        return find_world(None), rest
-    return find_world(rest[0]), rest[1:]
+        return PRETRAINED, rest
+    name = rest.pop(0)
+    if not shipped:
+        return find_world(name), rest
+    if name not in pretrained_worlds():
+        raise UsageError(f"no world {name!r} comes along; there are {', '.join(pretrained_worlds())}")
+    return PRETRAINED.parent / name, rest
 
 
 def beside(folder: Path) -> Path:

@@ -10,8 +10,11 @@ import json
 from pathlib import Path
 
 import pytest
+from forethought.envs.genie import PRETRAINED
 
 from forethought.cli import main
+from forethought.genie_acting import beside, split_world
+from forethought.options import UsageError
 
 from .test_genie_cli import refusal
 
@@ -82,3 +85,31 @@ def test_bad_input_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     options = ("--steps=32", "--rollout=16", "--env.num-envs=2", "--minibatches=2", "--threads=1", "--device=cpu")
     assert main(["ppo", "Sprite", "--run", str(tmp_path / "true"), *options]) == 0
     assert "was trained in Sprite, not in a dream" in refusal(capsys, "genie", "transfer", str(tmp_path / "true"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder", "rest"),
+    [
+        ([], PRETRAINED, []),
+        (["--seed", "3"], PRETRAINED, ["--seed", "3"]),
+        (["--pretrained"], PRETRAINED, []),
+        (["--pretrained", "--seed", "3"], PRETRAINED, ["--seed", "3"]),
+        (["--pretrained", "coinrun", "--seed", "3"], PRETRAINED.parent / "coinrun", ["--seed", "3"]),
+        (["coinrun"], PRETRAINED.parent / "coinrun", []),
+        (["runs/mine", "--seed", "3"], Path("runs/mine"), ["--seed", "3"]),
+    ],
+)
+def test_the_world_is_named_first_or_comes_along(arguments: list[str], folder: Path, rest: list[str]) -> None:
+    assert split_world(arguments) == (folder, rest)
+
+
+def test_what_does_not_come_along_is_refused_and_a_folder_of_that_name_does_not_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="no world 'runs/mine' comes along; there are coinrun, sprite"):
+        split_world(["--pretrained", "runs/mine"])
+    monkeypatch.chdir(tmp_path)
+    Path("coinrun").mkdir()
+    assert split_world(["coinrun"])[0] == Path("coinrun")
+    assert split_world(["--pretrained", "coinrun"])[0] == PRETRAINED.parent / "coinrun"
+    assert beside(PRETRAINED) == Path("runs/genie/pretrained/sprite") and beside(Path("w")) == Path("w")

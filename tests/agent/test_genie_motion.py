@@ -36,7 +36,7 @@ def test_codes_are_told_by_their_motions_and_shuffled_ones_are_not() -> None:
     ways = np.array([[0, 0], [-2, 0], [2, 0], [0, -3]])
     dreamed = ways[:, None].repeat(10, 1)
     dreamed[1, :5] = 0  # half of the dreams of code 1 stand still
-    rows = motions(ways[codes], codes, dreamed, 5 - 1)
+    rows = motions(ways[codes], codes, dreamed, 4)
     assert [row.direction for row in rows] == ["still", "left", "right", "up"]
     assert [row.share for row in rows] == [1.0] * 4 and [row.steps for row in rows] == [50] * 4
     assert [row.dreamed for row in rows] == [1.0, 0.5, 1.0, 1.0]

@@ -57,7 +57,7 @@ def test_worlds_that_come_along_are_made_by_name(tmp_path: Path, monkeypatch: py
     assert find_world("coinrun") == Path("coinrun")
 
 
-def test_the_codes_of_coinrun_move_the_view(tmp_path: Path) -> None:
+def test_the_codes_of_coinrun_move_the_view() -> None:
     """Left, right and up are among them, in dreams from the prompts that go with the world."""
     dreams, moved = GenieVectorEnv("coinrun", 16), {}
     for code in range(6):
