@@ -30,7 +30,7 @@ class ShortPlans:
     """What is best to do next from N states towards G goals each, as far as a few short courses can tell.
 
     Attributes:
-        state: ``[N, D]``.
+        state: In V views ``[N, V, D]``, those of the courses.
         goal: ``[N, G, D]``.
         energy: F of the best course ``[N, G]``.
         target: What an actor should imitate ``[N, G, P]``: mean and standard deviation of the good courses' first
@@ -44,10 +44,22 @@ class ShortPlans:
     target: Tensor
     gain: Tensor
 
-    def also_from(self, expected: State) -> ShortPlans:
-        """The same plans from the states ``[N, D]`` that were expected in place of the true ones, too."""
-        twice = {name: torch.cat([part, part]) for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, state=State(torch.cat([self.state.latent, expected.latent])), **twice)
+
+@dataclass(frozen=True)
+class Courses:
+    """S short imagined courses from each of N states, of an ensemble every member's own; whoever has goals may judge.
+
+    Attributes:
+        state: Where they begin, in V views ``[N, V, D]``: as they were imagined from, and as it had been expected.
+        action: What each does first ``[N, S, ...]``; it goes on doing so.
+        encoded: The same for the networks ``[N, S, T, A]``.
+        latent: Where they lead ``[N, S·E, T, D]``.
+    """
+
+    state: State
+    action: Tensor
+    encoded: Tensor
+    latent: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,51 +113,65 @@ def expected_ends(m: Modules, window: Window, ends: Ends) -> State:
 
 
 @torch.no_grad()
-def short_plans(
+def imagine_courses(
     m: Modules,
-    critic: Critic,
     state: State,
-    configuration: Configuration,
-    courses: int,
+    steps: int,
+    count: int,
     space: ActionSpace,
     generator: torch.Generator,
-) -> ShortPlans:
-    """Imagine courses that hold one random action each, and see how good they are for every goal.
+    expected: State | None = None,
+) -> Courses:
+    """Imagine courses that hold one random action each.
+
+    Args:
+        m: The modules.
+        state: ``[N, D]``.
+        steps: T of each course.
+        count: How many, S.
+        space: Of actions.
+        generator: Draws the courses.
+        expected: Another view of the same states ``[N, D]``: how they had been imagined.
+    """
+    views = [state.latent] if expected is None else [state.latent, expected.latent]
+    actions = uniform(space, len(state.latent), count, steps, generator, hold=steps)
+    encoded = m.world_model.actions(actions)
+    imagined, _ = m.world_model.unroll(state.latent.unsqueeze(1).expand(-1, count, -1), encoded)
+    return Courses(State(torch.stack(views, dim=1)), actions[:, :, 0], encoded, imagined[..., 1:, :].flatten(1, 2))
+
+
+@torch.no_grad()
+def short_plans(m: Modules, critic: Critic, courses: Courses, configuration: Configuration) -> ShortPlans:
+    """See how good courses are for every goal.
 
     The target is the mean of the courses weighted by exp(−3·(F − min F)/std F), as in MPPI.
 
     Args:
         m: The modules.
         critic: Judges where the courses end.
-        state: ``[N, D]``.
-        configuration: Goals ``[N, G, D]``, weights, discount and the horizon T of the courses.
-        courses: How many, S.
-        space: Of actions.
-        generator: Draws the courses.
+        courses: S from each of N states.
+        configuration: Goals ``[N, G, D]``, weights and discount.
     """
-    goal = required_goal(configuration, "learner")
-    actions = uniform(space, len(goal), courses, configuration.horizon, generator, hold=configuration.horizon)
-    encoded = m.world_model.actions(actions)
-    imagined, _ = m.world_model.unroll(state.latent.unsqueeze(1).expand(-1, courses, -1), encoded)
-    members = imagined.shape[2]
-    latent = imagined.flatten(1, 2)  # [N, S·E, T+1, D]: every member's course is judged, then their mean
-    distance = _distances(latent[:, :, 1:], goal)
+    goal, latent = required_goal(configuration, "learner"), courses.latent
+    count = courses.action.shape[1]
+    members = latent.shape[1] // count  # every member's course is judged, then their mean
+    distance = _distances(latent, goal)
     nothing = torch.zeros_like(distance)
-    effort = m.world_model.actions.effort(encoded).repeat_interleave(members, 1).unsqueeze(1)
+    effort = m.world_model.actions.effort(courses.encoded).repeat_interleave(members, 1).unsqueeze(1)
     iota = interoception(nothing, nothing, effort.expand_as(distance), distance)
     costs = m.intrinsic_cost(iota, configuration.u).sum(-1)
     terminal = critic(State(latent[:, :, -1]), configuration).sum(-1)  # [N, G, S·E]
     energy = plan_energy(costs, seeking(distance), terminal, configuration.discount)
-    energy = energy.reshape(*energy.shape[:-1], courses, members).mean(-1)
+    energy = energy.reshape(*energy.shape[:-1], count, members).mean(-1)
     best = energy.amin(-1)
     spread = energy.std(-1, correction=0, keepdim=True).clamp(min=1e-6)  # one course alone spreads by 0, not NaN
     weights = (-_SHARPNESS * (energy - best.unsqueeze(-1)) / spread).softmax(-1)
-    first = encoded[:, :, 0] if m.world_model.actions.discrete else actions[:, :, 0]  # [N, S, P]
-    mean = weights @ first
+    gain = energy.mean(-1) - best
     if m.world_model.actions.discrete:
-        return ShortPlans(state, goal, best, mean, energy.mean(-1) - best)
-    variance = (weights @ first.square() - mean.square()).clamp(min=0)
-    return ShortPlans(state, goal, best, torch.cat([mean, variance.sqrt()], dim=-1), energy.mean(-1) - best)
+        return ShortPlans(courses.state, goal, best, weights @ courses.encoded[:, :, 0], gain)
+    mean = weights @ courses.action
+    variance = (weights @ courses.action.square() - mean.square()).clamp(min=0)
+    return ShortPlans(courses.state, goal, best, torch.cat([mean, variance.sqrt()], dim=-1), gain)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,18 @@ from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
 from .descent import check_finite, descend, learning_rate_factor, named
-from .hindsight import Ends, ShortPlans, Walks, expected_ends, seeking_energy, short_plans, walks, window_ends
+from .hindsight import (
+    Courses,
+    Ends,
+    ShortPlans,
+    Walks,
+    expected_ends,
+    imagine_courses,
+    seeking_energy,
+    short_plans,
+    walks,
+    window_ends,
+)
 from .modes import Energy, imagine, propose, think, trajectory_energy
 
 _SERVED = ("pleasure", "ending", "effort", "hunger", "hazard")
@@ -215,29 +226,44 @@ class Learner:
         shares = torch.where(chosen, -draws[1].clamp(min=1e-6).log(), 0.0)
         return drive_weights(self.agent.device, **dict(zip(served, (shares / shares.sum()).tolist(), strict=True)))
 
-    def short_plans(self, window: Window, dream: Dream | None = None) -> ShortPlans | None:
-        """Short plans from remembered states, those of the dream if there is one; None in a reward task.
+    def courses(self, window: Window) -> Courses | None:
+        """Short courses from where the windows end, to be judged by goals; None in a reward task.
 
-        What the actor does in the dream is one more course.
+        Where the actor does not dream, each state is also read as it had been expected.
         """
         m, config = self.agent.modules, self.agent.config
         if not config.task.goals:
             return None
+        behaviour, space = config.behaviour, self.agent.spaces.action
         with torch.no_grad():
-            if dream is None or dream.goal is None:
-                ends = self._ends(window)
-                state, goal, expected = ends.state, ends.goal, expected_ends(m, window, ends)
-            else:
-                state, goal, expected = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal, None
-        configuration = m.configurator("mode-2", State(goal), self.agent.device)
-        configuration = replace(configuration, horizon=config.behaviour.steps)
-        plans = short_plans(
-            m, self.target_critic, state, configuration, config.behaviour.courses, self.agent.spaces.action,
-            self.generator,
-        )  # fmt: skip
-        if dream is not None:
-            plans = replace(plans, energy=plans.energy.minimum(dream.energy.reshape(plans.energy.shape)))
-        return plans if expected is None else plans.also_from(expected)
+            ends = window_ends(m.perception, window, 0, self.generator)
+            expected = None if behaviour.improvement else expected_ends(m, window, ends)
+        return imagine_courses(m, ends.state, behaviour.steps, behaviour.courses, space, self.generator, expected)
+
+    def short_plans(
+        self, window: Window, dream: Dream | None = None, courses: Courses | None = None
+    ) -> ShortPlans | None:
+        """Short plans towards the goals of the dream, if there is one, or else of the windows; None in a reward task.
+
+        What the actor does in the dream is one more course.
+
+        Args:
+            window: From memory.
+            dream: Of the same windows.
+            courses: Of the same windows; None: imagined now.
+        """
+        m = self.agent.modules
+        goal = dream.goal if dream is not None else None
+        if goal is None and self.agent.config.task.goals:
+            with torch.no_grad():
+                goal = self._ends(window).goal
+        courses = self.courses(window) if courses is None else courses
+        if courses is None or goal is None:
+            return None
+        plans = short_plans(m, self.target_critic, courses, m.configurator("mode-2", State(goal), self.agent.device))
+        if dream is None:
+            return plans
+        return replace(plans, energy=plans.energy.minimum(dream.energy.reshape(plans.energy.shape)))
 
     def _ends(self, window: Window, count: int | None = None) -> Ends:
         goals = self.agent.config.behaviour.hindsight
@@ -296,8 +322,8 @@ class Learner:
         fitted value iteration in the world model.
         """
         critic = self.agent.modules.critic
-        logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]
-        loss = critic.two_hot.loss(logits, plans.energy).mean()
+        logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]  # [N, G, V, bins]
+        loss = critic.two_hot.loss(logits, plans.energy.unsqueeze(-1).expand(logits.shape[:-1])).mean()
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
 
     def _walk_loss(self, walked: Walks) -> Tensor:
@@ -411,7 +437,8 @@ class Learner:
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
         """Imitation of short plans, the more the better they are than others, and the entropy."""
-        return self._towards(plans.state, State(plans.goal), plans.target, _relative(plans.gain))
+        weight = _relative(plans.gain).unsqueeze(2)  # [N, G, 1]: the same for all views
+        return self._towards(plans.state, State(plans.goal), plans.target.unsqueeze(2), weight)
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous

@@ -67,6 +67,7 @@ def check_settings(config: RunConfig) -> None:
         "behaviour.steps": config.behaviour.steps,
         "behaviour.courses": config.behaviour.courses,
         "behaviour.hindsight": config.behaviour.hindsight,
+        "behaviour.goal_sets": config.behaviour.goal_sets,
         "behaviour.walk_steps": config.behaviour.walk_steps,
         "schedule.prefill": schedule.prefill,
         "schedule.sticky": schedule.sticky,

@@ -151,7 +151,7 @@ class Actor(nn.Module):
             ValueError: The actor was made for goals and the configuration has none.
         """
         goal = required_goal(configuration, "actor") if self.goals else None
-        found = self.net[:3](self.read(state.latent, goal))
+        found = self.net[1:3](self.read(self.net[0], state.latent, goal))
         if self.modulation is not None:
             u = floored(configuration.u)
             scale, shift = self.modulation(u / u.abs().sum().clamp(min=1e-6)).chunk(2)

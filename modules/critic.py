@@ -61,7 +61,8 @@ class Critic(nn.Module):
 
     def logits(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
         """Two-hot logits ``[B, ..., heads, bins]`` of latents ``[B, ..., D]``, towards goals ``[B, (G,) D]``."""
-        return self.net(self.read(latent, goal)).unflatten(-1, (self.heads, self.config.bins))  # type: ignore[no-any-return]
+        found = self.read(self.net[0], latent, goal)
+        return self.net[1:](found).unflatten(-1, (self.heads, self.config.bins))  # type: ignore[no-any-return]
 
     def cost_to_go(self, latent: Tensor, goal: Tensor | None = None) -> Tensor:
         """Unweighted cost-to-go ``[B, ..., K]`` of latents ``[B, ..., D]``, towards goals if made for them."""

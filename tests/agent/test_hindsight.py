@@ -8,7 +8,14 @@ import pytest
 import torch
 from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss
-from forethought.agent.hindsight import ShortPlans, expected_ends, seeking_energy, short_plans, window_ends
+from forethought.agent.hindsight import (
+    ShortPlans,
+    expected_ends,
+    imagine_courses,
+    seeking_energy,
+    short_plans,
+    window_ends,
+)
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
 from forethought.modules.cost import interoception
@@ -24,13 +31,11 @@ def planned(agent: Agent, seed: int = 3) -> tuple[ShortPlans, Configuration]:
     draws = torch.Generator().manual_seed(0)
     weights = drive_weights(goal=1.0, effort=0.1)
     goal = torch.randn(N, G, 8, generator=draws)
-    configuration = Configuration(weights, weights, goal=goal, discount=0.9, horizon=STEPS)
+    configuration = Configuration(weights, weights, goal=goal, discount=0.9)
     state = State(torch.randn(N, 8, generator=draws))
-    plans = short_plans(
-        agent.modules, agent.modules.critic, state, configuration, COURSES, agent.spaces.action,
-        torch.Generator().manual_seed(seed),
-    )  # fmt: skip
-    return plans, configuration
+    drawn = torch.Generator().manual_seed(seed)
+    courses = imagine_courses(agent.modules, state, STEPS, COURSES, agent.spaces.action, drawn)
+    return short_plans(agent.modules, agent.modules.critic, courses, configuration), configuration
 
 
 def awake(members: int = 1) -> Agent:
@@ -51,7 +56,7 @@ def test_every_course_is_judged_by_every_goal_as_it_is_alone(members: int) -> No
     for g in range(G):
         one = replace(configuration, goal=plans.goal[:, g])
         with torch.no_grad():
-            imagined = agent.modules.world_model.rollout(plans.state, actions, one.goal)
+            imagined = agent.modules.world_model.rollout(State(plans.state.latent[:, 0]), actions, one.goal)
             energy = seeking_energy(agent.modules, agent.modules.critic, imagined.members or imagined, one)
         energy = energy.mean(-1) if members > 1 else energy
         assert torch.allclose(plans.energy[:, g], energy.amin(1), atol=1e-4)
@@ -127,18 +132,17 @@ def test_an_expected_state_is_judged_as_the_true_one() -> None:
     agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, hindsight=2))
     learner, window = Learner(agent, 1), make_window(batch=8)
     plans = learner.short_plans(window)
-    assert plans is not None and len(plans.state.latent) == 16
-    assert torch.equal(plans.energy[:8], plans.energy[8:]) and torch.equal(plans.goal[:8], plans.goal[8:])
+    assert plans is not None
     ends = window_ends(agent.modules.perception, window, 2, learner.generator)
     with torch.no_grad():
         expected = expected_ends(agent.modules, window, ends)
-    assert torch.equal(plans.state.latent, torch.cat([ends.state.latent, expected.latent]))
-    wrong = replace(plans, state=State(torch.cat([ends.state.latent, 3 - expected.latent])))
+    assert torch.equal(plans.state.latent, torch.stack([ends.state.latent, expected.latent], dim=1))
+    wrong = replace(plans, state=State(torch.stack([ends.state.latent, 3 - expected.latent], dim=1)))
     target = torch.linspace(1, 8, 8)[:, None].expand(8, 2)
-    wrong = replace(wrong, energy=torch.cat([target, target]))
+    wrong = replace(wrong, energy=target)
     for _ in range(300):
         learner.critic_update(window, None, wrong)
-    said = agent.modules.critic.cost_to_go(wrong.state.latent[8:], wrong.goal[8:])[..., 3]
+    said = agent.modules.critic.cost_to_go(wrong.state.latent[:, 1], wrong.goal)[..., 3]
     assert (said - target).abs().mean() < 0.5
 
 
@@ -168,13 +172,14 @@ def test_one_course_alone_is_followed() -> None:
     agent = awake()
     state, goal = State(torch.randn(N, 8)), torch.randn(N, G, 8)
     weights = drive_weights(goal=1.0)
-    configuration = Configuration(weights, weights, goal=goal, horizon=STEPS)
+    configuration = Configuration(weights, weights, goal=goal)
     draws = torch.Generator().manual_seed(0)
-    plans = short_plans(agent.modules, agent.modules.critic, state, configuration, 1, agent.spaces.action, draws)
+    courses = imagine_courses(agent.modules, state, STEPS, 1, agent.spaces.action, draws)
+    plans = short_plans(agent.modules, agent.modules.critic, courses, configuration)
     assert set(plans.target.unique().tolist()) == {0.0, 1.0} and not plans.gain.any()
 
 
-@pytest.mark.parametrize("name", ["batch", "steps", "courses", "hindsight"])
+@pytest.mark.parametrize("name", ["batch", "steps", "courses", "hindsight", "goal_sets"])
 def test_nothing_to_learn_from_is_refused(name: str) -> None:
     config = make_agent(goals=True).config
     wrong = replace(config, behaviour=replace(config.behaviour, **{name: 0}))

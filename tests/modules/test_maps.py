@@ -137,16 +137,22 @@ def test_a_map_reader_finds_a_spot_wherever_it_is() -> None:
 
 @pytest.mark.parametrize("grid", [None, GRID])
 def test_every_latent_is_read_beside_every_goal(grid: tuple[int, int] | None) -> None:
+    """As a layer on both side by side would, also one by one."""
     reader = Reader(LATENT, True, grid)
+    layer = torch.nn.Linear(reader.features, 7)
     latent = torch.randn(3, 4, LATENT, generator=generator())
     goals = torch.randn(3, 5, LATENT, generator=generator(1))
     with torch.no_grad():
-        crossed = reader(latent, goals)
-        assert crossed.shape == (3, 5, 4, reader.features)
+        crossed = reader(layer, latent, goals)
+        assert crossed.shape == (3, 5, 4, 7)
+        seen, wanted = reader.look(latent), reader.look(goals)
         for g in range(5):
-            assert torch.allclose(crossed[:, g], reader(latent, goals[:, g]), atol=1e-6)
-        assert torch.allclose(reader(latent[:, 0], goals)[:, 2], reader(latent[:, 0], goals[:, 2]), atol=1e-6)
-        assert reader(latent[:, 0], goals[:, 0]).shape == (3, reader.features)
+            beside = torch.cat([seen, wanted[:, g, None].expand_as(seen)], dim=-1)
+            assert torch.allclose(crossed[:, g], layer(beside), atol=1e-5)
+            assert torch.allclose(crossed[:, g], reader(layer, latent, goals[:, g]), atol=1e-6)
+        alone = reader(layer, latent[:, 0], goals)
+        assert torch.allclose(alone[:, 2], reader(layer, latent[:, 0], goals[:, 2]), atol=1e-6)
+        assert reader(layer, latent[:, 0], goals[:, 0]).shape == (3, 7)
 
 
 def test_actor_and_critic_judge_many_goals_as_one_by_one() -> None:
