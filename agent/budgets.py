@@ -65,3 +65,12 @@ def with_budget(agent: Agent, calls: int) -> Agent:
     """
     members = agent.config.world_model.members * (2 if agent.config.task.agency else 1)  # and what doing nothing does
     return rethink(agent, thinking_within(calls, agent.config.task.thinking, members))
+
+
+def without_critic(agent: Agent) -> Agent:
+    """The same agent with a critic that foresees nothing: a plan is worth what its own steps cost."""
+    other, silent = copy.copy(agent), copy.deepcopy(agent.modules.critic)
+    for parameter in silent.net[-1].parameters():  # all bins alike: their mean is 0
+        torch.nn.init.zeros_(parameter)
+    other.modules = replace(agent.modules, critic=silent)
+    return other

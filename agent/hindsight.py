@@ -7,7 +7,7 @@ stand still would never find a goal to be good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor

@@ -1,8 +1,8 @@
 """Success of Mode-2 against what a decision may cost, for every planner that fits: one trained agent, the same pairs.
 
-The plan's shape (horizon, hold, how much of a plan is carried out) stays the agent's; the number of candidates follows
-from the budget, in at most three iterations (random shooting: one; gradient: ten). Without ``--proposals`` the actor
-offers nothing, so that the search is on its own.
+The plan's shape (horizon, hold, how much of a plan is carried out) stays the agent's unless asked otherwise; the number
+of candidates follows from the budget, in at most three iterations (random shooting: one; gradient: ten). Without
+``--proposals`` the actor offers nothing, so that the search is on its own; ``--without-critic`` it must see the goal.
 
     python benchmarks/budget.py runs/TwoRoom/seed0 --protocol two_room-cross-room-100 --pairs 200
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from forethought.agent.agent import Agent
-from forethought.agent.budgets import rethink, thinking_within
+from forethought.agent.budgets import rethink, thinking_within, without_critic
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.protocols import evaluate_protocol, find_protocol
 from forethought.agent.statistics import wilson
@@ -25,10 +25,11 @@ from forethought.planners import make_planner
 ITERATIONS = {"random_shooting": 1, "gradient": 10}
 
 
-def thinking_of(agent: Agent, planner: str, calls: int, proposals: int) -> Agent:
+def thinking_of(agent: Agent, planner: str, calls: int, proposals: int, horizon: int | None) -> Agent:
     """The same agent with this planner and at most so many predictor calls per decision."""
     own = agent.config.task.thinking
     asked = replace(own, planner=planner, iterations=ITERATIONS.get(planner, 3), proposals=proposals)
+    asked = replace(asked, horizon=horizon or own.horizon)
     other = rethink(agent, thinking_within(calls, asked, agent.config.world_model.members))
     other.planner = make_planner(planner, agent.spaces.action)
     return other
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[64, 256, 1024, 4096], help="calls per decision")
     parser.add_argument("--planners", nargs="+", default=["random_shooting", "cem", "icem", "mppi", "gradient"])
     parser.add_argument("--proposals", type=int, default=0, help="candidates that are the actor's own")
+    parser.add_argument("--horizon", type=int, help="steps of a plan (default: the agent's)")
+    parser.add_argument("--without-critic", action="store_true", help="plans are worth what their own steps cost")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, help="CSV file (default: RUN/budget.csv)")
     arguments = parser.parse_args()
@@ -57,7 +60,8 @@ def main() -> None:
     print(f"{'planner':17}{'budget':>8}{'calls':>8}{'ms':>8}{'success %':>11}   95 %")
     for planner in arguments.planners:
         for budget in arguments.budgets:
-            other = thinking_of(agent, planner, budget, arguments.proposals)
+            other = thinking_of(agent, planner, budget, arguments.proposals, arguments.horizon)
+            other = without_critic(other) if arguments.without_critic else other
             candidates = other.config.task.thinking.candidates
             (result,) = evaluate_protocol(other, protocol, ("mode-2",), arguments.pairs, arguments.seed)
             interval = wilson(int(result.successes.sum()), arguments.pairs)

@@ -16,7 +16,6 @@ calls), and 3 without. The actor proposes nothing in any of them.
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from forethought.agent.agent import Agent
-from forethought.agent.budgets import rethink
+from forethought.agent.budgets import rethink, without_critic
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.interaction import RandomBehaviour
@@ -33,7 +32,6 @@ from forethought.agent.outlook import HandOver, Played, outlook, play
 from forethought.agent.protocols import evaluate_protocol, find_protocol
 from forethought.agent.statistics import mean_interval, wilson
 from forethought.agent.worlds import build_env
-from forethought.modules.types import DRIVES
 
 
 def watch(agent: Agent, streams: int, steps: int, late: int, seed: int) -> Played:
@@ -51,11 +49,7 @@ def planner_of(agent: Agent, horizon: int, critic: bool, candidates: int | None)
     thinking = agent.config.task.thinking
     wanted = thinking.candidates if candidates is None else candidates
     other = rethink(agent, replace(thinking, horizon=horizon, candidates=wanted, proposals=0))
-    if not critic:
-        silent: Any = lambda state, configuration: torch.zeros(*state.latent.shape[:-1], len(DRIVES))  # noqa: E731
-        other = copy.copy(other)
-        other.modules = replace(other.modules, critic=silent)
-    return other
+    return other if critic else without_critic(other)
 
 
 def played_by(agent: Agent, episodes: int, seed: int) -> Result:

@@ -71,8 +71,8 @@ class Reader(nn.Module):
         if goal is None:
             return layer(seen)  # type: ignore[no-any-return]
         assert isinstance(layer, nn.Linear)
-        mine, others = layer.weight.split(seen.shape[-1], dim=1)
-        found, wanted = F.linear(seen, mine, layer.bias), F.linear(self.look(goal), others)
+        width, weight = seen.shape[-1], layer.weight
+        found, wanted = F.linear(seen, weight[:, :width], layer.bias), F.linear(self.look(goal), weight[:, width:])
         if goal.dim() == 3:
             found = found.unsqueeze(1)
         return found + wanted.reshape(*goal.shape[:-1], *[1] * (found.dim() - goal.dim()), wanted.shape[-1])

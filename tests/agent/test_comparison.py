@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from forethought.agent.agent import Agent
-from forethought.agent.budgets import thinking_within, with_budget
+from forethought.agent.budgets import thinking_within, with_budget, without_critic
 from forethought.agent.comparison import CompareConfig, Player, compare, modes_of, play, references_for
 from forethought.agent.config import EnvConfig
 from forethought.agent.entrants import (
@@ -26,6 +27,7 @@ from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.protocols import evaluate_protocol
 from forethought.envs.rooms import TWO_ROOM_CROSS_100
 from forethought.modules.configurator import Thinking
+from forethought.modules.types import State
 
 from .small import fingerprint, make_agent, settings, tiny
 from .test_evaluation import room_agent
@@ -69,6 +71,18 @@ def test_budgets_leave_the_agent_alone() -> None:
     before = agent.config, agent.modules, agent.generator.get_state()
     with_budget(agent, 64).begin(1, "mode-2").act(np.zeros((1, 2), np.float32), np.ones(1, bool), np.ones(1, bool))
     assert before[:2] == (agent.config, agent.modules) and (before[2] == agent.generator.get_state()).all()
+
+
+def test_without_its_critic_an_agent_expects_nothing() -> None:
+    agent = make_agent()
+    before = fingerprint(agent.modules.critic)
+    latent = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    configuration = agent.modules.configurator("mode-2")
+    with torch.no_grad():
+        expected = agent.modules.critic(State(latent), configuration)
+        nothing = without_critic(agent).modules.critic(State(latent), configuration)
+    assert expected.abs().max() > 1e-3 > nothing.abs().max() * 100
+    assert fingerprint(agent.modules.critic) == before
 
 
 def test_rows_of_an_agent_are_its_modes_and_budgets() -> None:
