@@ -193,7 +193,8 @@ def test_nothing_to_learn_from_is_refused(name: str) -> None:
 def test_sets_of_goals_share_the_courses_and_learn_from_each() -> None:
     config = small("DotWall")
     behaviour = replace(config.behaviour, hindsight=2, goal_sets=3)
-    agent, env = prepare(replace(config, behaviour=behaviour))
+    schedule = replace(config.schedule, reanalyse=0)
+    agent, env = prepare(replace(config, behaviour=behaviour, schedule=schedule))
     trainer = Trainer(agent, env, lambda *_: None)
     trainer.collect(trainer.random, 96)
     env.close()
