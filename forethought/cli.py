@@ -18,6 +18,7 @@ from rich.text import Text
 
 from . import __version__
 from .agent.errors import CollapseError, OutOfMemoryError, Stopped
+from .allocator import keep_freed_memory
 from .envs.make import list_envs
 
 Command = Callable[[Sequence[str], Console], int]
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         something essential is missing.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_FILE_WIDTH)
     try:
         with stoppable():

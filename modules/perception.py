@@ -126,8 +126,7 @@ class Perception(nn.Module):
         lead = observation.shape[: -len(expected)]
         flat = observation.reshape(-1, *expected)
         if self.pixels:
-            stacked = flat.permute(0, 2, 3, 1, 4).flatten(3)  # [N, H, W, history·C], channels last in memory
-            inputs = stacked.permute(0, 3, 1, 2).float().mul_(1 / 255).sub_(0.5)
+            inputs = _stacked(flat).mul_(1 / 255).sub_(0.5)
         else:
             inputs = ((flat.float() - self.mean) / self.scale).flatten(1)
         features = self.trunk(inputs)
@@ -147,6 +146,15 @@ class Perception(nn.Module):
         if recalled is None:
             recalled = latent.new_zeros(*latent.shape[:-1], self.width - latent.shape[-1])
         return State(torch.cat([latent, recalled], dim=-1))
+
+
+def _stacked(percept: Tensor) -> Tensor:
+    """Pictures ``[N, history, H, W, C]`` as floats ``[N, history·C, H, W]``, channels last in memory."""
+    count, history, height, width, channels = percept.shape
+    stacked = torch.empty(count, height, width, history * channels, device=percept.device)
+    for picture, among in zip(percept.unbind(1), stacked.split(channels, dim=-1), strict=True):  # type: ignore[no-untyped-call]
+        among.copy_(picture)  # converted and put in place in one pass
+    return stacked.permute(0, 3, 1, 2)
 
 
 def _trunk(config: PerceptionConfig, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
