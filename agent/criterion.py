@@ -40,8 +40,8 @@ def perceive(perception: Perception, window: Window) -> Tensor:
 
 
 def carried(perception: Perception, window: Window) -> Window:
-    """The same window with its latents, where it costs more than a glance to compute them: where there is recall."""
-    if perception.recall is None or window.latent is not None:
+    """The same window with its latents, computed once for all who ask; without a gradient."""
+    if window.latent is not None:
         return window
     with torch.no_grad():
         return replace(window, latent=perceive(perception, window))
