@@ -52,7 +52,7 @@ def procgen(id: str) -> RunConfig:
             dream_entropy=0.003,
         ),
         schedule=Schedule(
-            prefill=16_000, prefill_updates=2_500, sticky=2, rounds=16, round_steps=3_136, round_updates=400,
+            prefill=16_000, prefill_updates=4_000, sticky=2, rounds=16, round_steps=3_136, round_updates=750,
             mode="mode-1", exploration=0.05, behaviour_ratio=0.8, final_behaviour_updates=500,
         ),
     )  # fmt: skip
@@ -93,12 +93,12 @@ def rooms(id: str) -> RunConfig:
         critic=CriticConfig(hidden=256, target_rate=0.03),
         actor=ActorConfig(hidden=128),
         behaviour=BehaviourLoss(
-            batch=160, steps=5, courses=6, walks=0.5, imitation=0.0, improvement=1.0, imagination=8
+            batch=160, steps=5, courses=6, walks=0.5, imitation=0.0, improvement=1.0, imagination=8, final_rate=0.1
         ),
         model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
         schedule=Schedule(
-            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_000, prefill_behaviour=500, rounds=2,
-            rest=0, mode="mode-1", round_steps=9_600, round_updates=250, behaviour_ratio=1.4, exploration=0.2,
+            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_000, prefill_behaviour=500, rounds=3,
+            rest=0, mode="mode-1", round_steps=9_600, round_updates=200, behaviour_ratio=1.4, exploration=0.2,
             final_behaviour_updates=300,
         ),
     )  # fmt: skip
