@@ -271,7 +271,7 @@ class Trainer:
         while self.rounds < schedule.rounds:
             self.round(self.rounds)
         self.learn_behaviour(schedule.final_behaviour_updates, final=True)
-        self.memory.latents = None
+        self.memory.forget_latents()
 
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""

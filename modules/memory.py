@@ -126,7 +126,9 @@ class ShortTermMemory:
         size = sum(math.prod(form) * np.dtype(kind).itemsize for form, kind in layout.values())
         self.mapped = size > gib * 2**30
         self.data: dict[str, Array] = {name: _zeros(form, kind, self.mapped) for name, (form, kind) in layout.items()}
-        self.latents: Tensor | None = None
+        self._latents: Tensor | None = None  # [E, length, D]
+        self._encoded = np.full(length, -1, np.int64)  # number of the change of each slot that they are of
+        self._current = False  # they are of all that is remembered
         self.goal_latents: Tensor | None = None  # [N, D], of the episodes that begin; which is where, say the rows
         self.goal_rows = np.zeros((streams, 0), np.int64)
         self.cursor = 0
@@ -179,7 +181,7 @@ class ShortTermMemory:
             raise FloatingPointError(
                 f"reward of environment {index} is {reward[index]}, expected a finite number; fix the environment"
             )
-        self.latents = None
+        self._current = False
         at, data = self.cursor, self.data
         self._mark(at)
         self._age = np.where(self._ended, 0, self._age + 1).astype(np.int32)
@@ -235,26 +237,43 @@ class ShortTermMemory:
         self.cursor, self.filled = cursor, filled
         self._ended, self._age = state["ended"].numpy().copy(), state["age"].numpy().copy()
 
+    @property
+    def latents(self) -> Tensor | None:
+        """Of every entry ``[E, filled, D]``, where they are kept and nothing was written since."""
+        return self._latents[:, : self.filled] if self._current and self._latents is not None else None
+
     def keep_latents(self, encode: Callable[[Tensor], Tensor], rows: int = 2_000) -> None:
-        """Compute the latent of every entry, for reads to carry until the next write.
+        """Compute the latent of every entry, for reads to carry until the next write; those of before are still good.
+
+        Blocks of slots are encoded whole, so that the same numbers come out whenever it is done.
 
         Args:
-            encode: Percepts ``[N, history, *shape]`` to latents ``[N, D]``; perception at rest.
-            rows: How many percepts are encoded at a time.
+            encode: Percepts ``[N, history, *shape]`` to latents ``[N, D]``; perception at rest, the same each time.
+            rows: How many percepts are encoded at a time, at least one of every stream.
         """
-        stream, slot = (index.ravel() for index in np.indices((self.streams, self.filled)))
-        self.latents = None  # those of before need not be there beside the new ones
-        latents: Tensor | None = None
-        for i in range(0, len(slot), rows):
-            part = encode(self._percepts(stream[i : i + rows], slot[i : i + rows]))
-            latents = part.new_empty(len(slot), part.shape[-1]) if latents is None else latents
-            latents[i : i + rows] = part
-        self.latents = None if latents is None else latents.reshape(self.streams, self.filled, -1)
+        block = max(1, rows // self.streams)
+        for first in range(0, self.filled, block):
+            slots = slice(first, min(first + block, self.filled))
+            if np.array_equal(self._encoded[slots], self.changed[slots]):
+                continue
+            stream, slot = np.meshgrid(np.arange(self.streams), np.arange(slots.start, slots.stop), indexing="ij")
+            part = encode(self._percepts(stream.ravel(), slot.ravel())).reshape(*slot.shape, -1)
+            if self._latents is None:
+                self._latents = part.new_empty(self.streams, self.length, part.shape[-1])
+            self._latents[:, slots] = part
+            self._encoded[slots] = self.changed[slots]
+        self._current = True
         if self.shape.goals:
             begins = np.nonzero(self.data["age"][:, : self.filled] == 0)
             self.goal_latents = encode(self._goal_percepts(*begins))
             self.goal_rows = np.zeros((self.streams, self.filled), np.int64)
             self.goal_rows[begins] = np.arange(len(begins[0]))
+
+    def forget_latents(self) -> None:
+        """Perception is no longer at rest."""
+        self._latents = self.goal_latents = None
+        self._encoded[:] = -1
+        self._current = False
 
     def _goal_percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
         """Percepts ``[N, history, *shape]`` of the goals of episodes that begin in these slots."""

@@ -370,6 +370,29 @@ def test_kept_latents_are_those_of_the_percepts(written: int, history: int) -> N
     assert every_window(memory, 4).latent is None  # what was just written has none
 
 
+def test_only_blocks_with_new_entries_are_encoded_again() -> None:
+    """And the numbers are those of a memory that is encoded at once."""
+    counts: list[int] = []
+
+    def encode(percepts: torch.Tensor) -> torch.Tensor:
+        counts.append(len(percepts))
+        return percepts.flatten(1) ** 2
+
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=40, history=2)
+    for first, more, encoded in ((0, 10, [8, 8, 4]), (10, 5, [8, 6]), (15, 0, []), (15, 9, [8, 8, 8])):
+        counts.clear()
+        fill(memory, more, first=first)
+        memory.keep_latents(encode, rows=8)
+        assert counts == encoded  # blocks of 4 slots of 2 streams; the last four steps overwrite the first four
+        kept = every_window(memory, 4).latent
+        assert kept is not None
+        memory.forget_latents()
+        assert memory.latents is None
+        memory.keep_latents(encode, rows=8)
+        again = every_window(memory, 4).latent
+        assert again is not None and torch.equal(again, kept)
+
+
 # ---- goals
 
 
