@@ -17,7 +17,7 @@ from ..modules.critic import Critic
 from ..modules.memory import Window
 from ..modules.perception import Perception
 from ..modules.types import INTEROCEPTION, Configuration, State, Trajectory, required_goal
-from ..planners import ActionSpace, uniform
+from ..planners import ActionSpace, spread
 from .criterion import perceive
 from .modes import Modules
 
@@ -122,7 +122,7 @@ def imagine_courses(
     generator: torch.Generator,
     expected: State | None = None,
 ) -> Courses:
-    """Imagine courses that hold one random action each.
+    """Imagine courses that hold one action each; drawn at random, they differ from each other.
 
     Args:
         m: The modules.
@@ -134,7 +134,7 @@ def imagine_courses(
         expected: Another view of the same states ``[N, D]``: how they had been imagined.
     """
     views = [state.latent] if expected is None else [state.latent, expected.latent]
-    actions = uniform(space, len(state.latent), count, steps, generator, hold=steps)
+    actions = spread(space, len(state.latent), count, steps, generator)
     encoded = m.world_model.actions(actions)
     imagined, _ = m.world_model.unroll(state.latent.unsqueeze(1).expand(-1, count, -1), encoded)
     return Courses(State(torch.stack(views, dim=1)), actions[:, :, 0], encoded, imagined[..., 1:, :].flatten(1, 2))

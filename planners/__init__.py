@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gymnasium import spaces
 
-from .actions import clip, repeat, uniform
+from .actions import clip, repeat, spread, uniform
 from .beam import BeamSearch
 from .categorical_cem import CategoricalCEM
 from .cem import GaussianCEM
@@ -101,6 +101,7 @@ __all__ = [
     "shift",
     "shift_actions",
     "shift_elites",
+    "spread",
     "uniform",
     "uninformed",
 ]

@@ -105,6 +105,37 @@ def uniform(
     return repeat(actions, hold, horizon, dim=2)
 
 
+def spread(action_space: ActionSpace, batch: int, candidates: int, horizon: int, generator: torch.Generator) -> Tensor:
+    """Courses that keep one action each, drawn so that together they cover every component's range evenly.
+
+    Box: a Latin hypercube (McKay et al. 1979), one draw in each of S equal parts of every component. Discrete and
+    MultiDiscrete: every value of a component as often as any other, give or take one.
+
+    Returns:
+        As `uniform`, constant along T.
+    """
+    device = generator.device
+
+    def ranks(width: int) -> Tensor:
+        """Random orders of 0 … S − 1 ``[B, S, width]``."""
+        return torch.rand(batch, candidates, width, generator=generator, device=device).argsort(dim=1)
+
+    if isinstance(action_space, spaces.Box):
+        low, high = bounds(action_space, device)
+        within = torch.rand(batch, candidates, len(low), generator=generator, device=device)
+        share = (ranks(len(low)) + within) / candidates
+        actions = share.mul_(high - low).add_(low).clamp_(low, high)
+    else:
+        scalar = isinstance(action_space, spaces.Discrete)
+        sizes = (
+            torch.tensor([int(action_space.n)], device=device) if scalar else Components.of(action_space, device).sizes
+        )
+        first = torch.rand(batch, 1, len(sizes), generator=generator, device=device).mul(sizes).long()
+        actions = (ranks(len(sizes)) + first) % sizes
+        actions = actions.squeeze(-1) if scalar else actions
+    return actions.unsqueeze(2).expand(batch, candidates, horizon, *actions.shape[2:]).contiguous()
+
+
 def repeat(values: Tensor, hold: int, horizon: int, dim: int) -> Tensor:
     """F values along ``dim``, each repeated ``hold`` times and cut to the horizon, contiguous."""
     if hold > 1:

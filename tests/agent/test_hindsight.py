@@ -22,7 +22,7 @@ from forethought.agent.run import check_settings, prepare
 from forethought.agent.training import Trainer
 from forethought.modules.cost import interoception
 from forethought.modules.types import Configuration, State, Trajectory, drive_weights
-from forethought.planners import uniform
+from forethought.planners import spread
 
 from .small import make_agent, make_window
 from .test_resume import small
@@ -55,7 +55,7 @@ def awake(members: int = 1) -> Agent:
 def test_every_course_is_judged_by_every_goal_as_it_is_alone(members: int) -> None:
     agent = awake(members)
     plans, configuration = planned(agent)
-    actions = uniform(agent.spaces.action, N, COURSES, STEPS, torch.Generator().manual_seed(3), hold=STEPS)
+    actions = spread(agent.spaces.action, N, COURSES, STEPS, torch.Generator().manual_seed(3))
     for g in range(G):
         one = replace(configuration, goal=plans.goal[:, g])
         with torch.no_grad():
