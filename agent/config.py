@@ -197,6 +197,8 @@ class BehaviourLoss:
     believe in every gap that the world model leaves in a wall; 0: none are read."""
     walk_steps: int = 16
     """Goal tasks: steps of those walks."""
+    walk_goals: int = 1
+    """Goal tasks: goals that each of them is judged by."""
     expectile: float = 0.9
     """Goal tasks: how much more a walk counts that was cheaper than the critic thought than one that was dearer, τ of
     the expectile (0.5: walks as they are; towards 1: the best that was walked)."""

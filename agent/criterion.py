@@ -40,11 +40,12 @@ def perceive(perception: Perception, window: Window) -> Tensor:
 
 
 def carried(perception: Perception, window: Window) -> Window:
-    """The same window with its latents, computed once for all who ask; without a gradient."""
+    """The same window with its latents and those of its goals, computed once for all who ask; without a gradient."""
     if window.latent is not None:
         return window
     with torch.no_grad():
-        return replace(window, latent=perceive(perception, window))
+        goal = None if window.goal is None else perception.encode(window.goal).latent
+        return replace(window, latent=perceive(perception, window), goal=goal)
 
 
 def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Tensor:

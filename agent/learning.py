@@ -274,7 +274,7 @@ class Learner:
         m, behaviour = self.agent.modules, self.agent.config.behaviour
         anywhere = State(window.known.new_zeros(1, 1, m.perception.width))  # the goals are the walks' own
         configuration = m.configurator("mode-2", anywhere, self.agent.device)
-        return walks(m, self.target_critic, window, behaviour.hindsight, configuration, self.generator)
+        return walks(m, self.target_critic, window, behaviour.walk_goals, configuration, self.generator)
 
     def critic_update(
         self,

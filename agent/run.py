@@ -69,6 +69,7 @@ def check_settings(config: RunConfig) -> None:
         "behaviour.hindsight": config.behaviour.hindsight,
         "behaviour.goal_sets": config.behaviour.goal_sets,
         "behaviour.walk_steps": config.behaviour.walk_steps,
+        "behaviour.walk_goals": config.behaviour.walk_goals,
         "schedule.prefill": schedule.prefill,
         "schedule.sticky": schedule.sticky,
         "saving.keep": config.saving.keep,

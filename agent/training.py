@@ -250,7 +250,7 @@ class Trainer:
         plans = learner.short_plans(window, dream, courses)
         walked = None
         if plans is not None and config.walks:
-            walked = learner.walks(self.draw(config.batch, config.walk_steps, goals=config.hindsight))
+            walked = learner.walks(self.draw(config.batch, config.walk_steps, goals=config.walk_goals))
         return learner.critic_update(window, dream, plans, walked) | learner.actor_update(window, dream, plans)
 
     def run(self) -> None:

@@ -127,9 +127,7 @@ def spread(action_space: ActionSpace, batch: int, candidates: int, horizon: int,
         actions = share.mul_(high - low).add_(low).clamp_(low, high)
     else:
         scalar = isinstance(action_space, spaces.Discrete)
-        sizes = (
-            torch.tensor([int(action_space.n)], device=device) if scalar else Components.of(action_space, device).sizes
-        )
+        sizes = Components.of(action_space, device).sizes
         first = torch.rand(batch, 1, len(sizes), generator=generator, device=device).mul(sizes).long()
         actions = (ranks(len(sizes)) + first) % sizes
         actions = actions.squeeze(-1) if scalar else actions

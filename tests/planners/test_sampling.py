@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from forethought.planners import clip, uniform
+from forethought.planners import clip, spread, uniform
 from forethought.planners.actions import Components, block_mean, bounds, joint_actions
 from forethought.planners.icem import coloured_noise, spectrum
 from forethought.planners.sampling import Gaussian, draw_categorical, draw_gaussian, fit_categorical, fit_gaussian
@@ -45,6 +45,28 @@ def test_weights_of_elites() -> None:
     assert torch.allclose(fitted.mean[1], even.mean[1], atol=1e-6)
     assert torch.allclose(fitted.std[1], even.std[1], atol=1e-6)
     assert torch.equal(fit_gaussian(elites[:, :1], None).std, torch.zeros(2, 3, 2))
+
+
+@pytest.mark.parametrize("label", SPACES)
+def test_spread_actions_cover_every_component_evenly(label: str) -> None:
+    space, count = SPACES[label], 12
+    actions = spread(space, 50, count, 3, generator())
+    assert actions.shape[:3] == (50, count, 3) and contained(actions, space)
+    assert torch.equal(actions, actions[:, :, :1].expand_as(actions)), "a course keeps its action"
+    first = actions[:, :, 0].unsqueeze(-1) if isinstance(space, spaces.Discrete) else actions[:, :, 0]
+    if isinstance(space, spaces.Box):
+        low, high = bounds(space, "cpu")
+        parts = ((first - low) / (high - low) * count).long().clamp(max=count - 1)
+        ends = torch.arange(count).expand(50, count)
+        assert all(torch.equal(part.sort(1).values, ends) for part in parts.unbind(-1)), "one in each of equal parts"
+        within = (first - low) / (high - low) * count % 1
+        assert 0.45 < float(within.mean()) < 0.55 and float(within.std()) > 0.25
+    else:
+        for part, size in zip(first.unbind(-1), sizes(space), strict=True):
+            often = torch.nn.functional.one_hot(part, size).sum(1)
+            assert often.sum(1).eq(count).all() and (often.amax(1) - often.amin(1)).max() <= 1
+            assert often.float().mean(0).std(correction=0) < 0.1, "what is left over falls to any"
+    assert not torch.equal(actions[0], actions[1]) and not torch.equal(first[0].sort(0).values, first[0])
 
 
 @pytest.mark.parametrize("label", SPACES)
