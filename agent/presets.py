@@ -97,7 +97,7 @@ def rooms(id: str) -> RunConfig:
         ),
         model_loss=WorldModelLoss(steps=8, batch=48, targets=3, regulariser_weight=0.1, directions=64),
         schedule=Schedule(
-            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_000, prefill_behaviour=500, rounds=3,
+            prefill=30_000, prefill_updates=1_200, sticky=5, predictor_updates=1_000, prefill_behaviour=350, rounds=3,
             rest=0, mode="mode-1", round_steps=9_600, round_updates=200, behaviour_ratio=1.4, exploration=0.2,
             final_behaviour_updates=300,
         ),
