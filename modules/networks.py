@@ -64,18 +64,22 @@ class Reader(nn.Module):
     def forward(self, layer: nn.Module, latent: Tensor, goal: Tensor | None = None) -> Tensor:
         """What a first layer makes of the features of latents ``[B, ..., D]`` beside those of their goals ``[B, D]``.
 
-        With G goals each, ``[B, G, D]``, every latent is beside every goal: ``[B, G, ..., H]``. Latents and goals go
-        through the layer once each, however many pairs they make.
+        With G goals each, ``[B, G, D]``, every latent is beside every goal: ``[B, G, ..., H]``. Latents and goals then
+        go through the layer once each, however many pairs they make.
         """
         seen: Tensor = self.look(latent)
         if goal is None:
             return layer(seen)  # type: ignore[no-any-return]
+        wanted = self.look(goal)
+        several = goal.dim() == 3
+        wanted = wanted.reshape(*goal.shape[:-1], *[1] * (seen.dim() + several - goal.dim()), wanted.shape[-1])
+        if not several or goal.shape[1] == 1:  # as many pairs as latents: one product is cheaper than two
+            seen = seen.unsqueeze(1) if several else seen
+            return layer(torch.cat([seen, wanted.expand_as(seen)], dim=-1))  # type: ignore[no-any-return]
         assert isinstance(layer, nn.Linear)
         width, weight = seen.shape[-1], layer.weight
-        found, wanted = F.linear(seen, weight[:, :width], layer.bias), F.linear(self.look(goal), weight[:, width:])
-        if goal.dim() == 3:
-            found = found.unsqueeze(1)
-        return found + wanted.reshape(*goal.shape[:-1], *[1] * (found.dim() - goal.dim()), wanted.shape[-1])
+        mine, others = F.linear(seen, weight[:, :width], layer.bias), F.linear(wanted, weight[:, width:])
+        return mine.unsqueeze(1) + others
 
 
 def zero_headed_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
