@@ -189,16 +189,11 @@ class BehaviourLoss:
     """Goal tasks: courses of action of those short plans."""
     hindsight: int = 1
     """Goal tasks: goals that the same short plans are judged by; imagining costs most, and it is done once."""
-    goal_sets: int = 1
-    """Goal tasks: sets of so many goals that the same imagined courses serve, one after another; for each one critic
-    and actor are updated."""
     walks: float = 0.0
     """Goal tasks: weight of the critic's loss on what remembered walks really cost, beside that on short plans, which
     believe in every gap that the world model leaves in a wall; 0: none are read."""
     walk_steps: int = 16
     """Goal tasks: steps of those walks."""
-    walk_goals: int = 1
-    """Goal tasks: goals that each of them is judged by."""
     expectile: float = 0.9
     """Goal tasks: how much more a walk counts that was cheaper than the critic thought than one that was dearer, τ of
     the expectile (0.5: walks as they are; towards 1: the best that was walked)."""

@@ -23,7 +23,6 @@ from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
 from .descent import check_finite, descend, learning_rate_factor, named
 from .hindsight import (
-    Courses,
     Ends,
     ShortPlans,
     Walks,
@@ -226,40 +225,23 @@ class Learner:
         shares = torch.where(chosen, -draws[1].clamp(min=1e-6).log(), 0.0)
         return drive_weights(self.agent.device, **dict(zip(served, (shares / shares.sum()).tolist(), strict=True)))
 
-    def courses(self, window: Window) -> Courses | None:
-        """Short courses from where the windows end, to be judged by goals; None in a reward task.
+    def short_plans(self, window: Window, dream: Dream | None = None) -> ShortPlans | None:
+        """Short plans from remembered states, those of the dream if there is one; None in a reward task.
 
-        Where the actor does not dream, each state is also read as it had been expected.
+        What the actor does in the dream is one more course. Without a dream, each state is also read as it had been
+        expected.
         """
         m, config = self.agent.modules, self.agent.config
         if not config.task.goals:
             return None
-        behaviour, space = config.behaviour, self.agent.spaces.action
         with torch.no_grad():
-            ends = window_ends(m.perception, window, 0, self.generator)
-            expected = None if behaviour.improvement else expected_ends(m, window, ends)
-        return imagine_courses(m, ends.state, behaviour.steps, behaviour.courses, space, self.generator, expected)
-
-    def short_plans(
-        self, window: Window, dream: Dream | None = None, courses: Courses | None = None
-    ) -> ShortPlans | None:
-        """Short plans towards the goals of the dream, if there is one, or else of the windows; None in a reward task.
-
-        What the actor does in the dream is one more course.
-
-        Args:
-            window: From memory.
-            dream: Of the same windows.
-            courses: Of the same windows; None: imagined now.
-        """
-        m = self.agent.modules
-        goal = dream.goal if dream is not None else None
-        if goal is None and self.agent.config.task.goals:
-            with torch.no_grad():
-                goal = self._ends(window).goal
-        courses = self.courses(window) if courses is None else courses
-        if courses is None or goal is None:
-            return None
+            if dream is None or dream.goal is None:
+                ends = self._ends(window)
+                state, goal, expected = ends.state, ends.goal, expected_ends(m, window, ends)
+            else:
+                state, goal, expected = State(dream.latent[:: dream.goal.shape[1], 0]), dream.goal, None
+        behaviour, space = config.behaviour, self.agent.spaces.action
+        courses = imagine_courses(m, state, behaviour.steps, behaviour.courses, space, self.generator, expected)
         plans = short_plans(m, self.target_critic, courses, m.configurator("mode-2", State(goal), self.agent.device))
         if dream is None:
             return plans
@@ -274,7 +256,7 @@ class Learner:
         m, behaviour = self.agent.modules, self.agent.config.behaviour
         anywhere = State(window.known.new_zeros(1, 1, m.perception.width))  # the goals are the walks' own
         configuration = m.configurator("mode-2", anywhere, self.agent.device)
-        return walks(m, self.target_critic, window, behaviour.walk_goals, configuration, self.generator)
+        return walks(m, self.target_critic, window, behaviour.hindsight, configuration, self.generator)
 
     def critic_update(
         self,

@@ -113,7 +113,7 @@ def rooms(id: str) -> RunConfig:
         world_model=replace(two_room.world_model, predictor="conv", hidden=32),
         critic=replace(two_room.critic, target_rate=0.05),
         behaviour=BehaviourLoss(
-            batch=40, steps=4, courses=12, goals="episode", hindsight=8, walks=0.5, walk_goals=8, final_rate=0.1
+            batch=40, steps=4, courses=12, goals="episode", hindsight=8, walks=0.5, final_rate=0.1
         ),
         model_loss=WorldModelLoss(
             steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.03,

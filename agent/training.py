@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 
@@ -21,9 +20,8 @@ from .config import Schedule
 from .criterion import Metrics, carried
 from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
-from .hindsight import Courses
 from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
-from .learning import Dream, Learner, to_device
+from .learning import Learner, to_device
 from .recording import draw_windows, memory_for
 from .stopwatch import Stopwatch, Timed
 from .storage import generator_from, generator_tensor
@@ -232,25 +230,14 @@ class Trainer:
             self._unit("behaviour", self.behaved, updates, metrics)
 
     def _behave(self) -> Metrics:
-        """An update of critic and actor, or in a goal task one for each set of goals that the same courses serve."""
-        config, learner = self.agent.config.behaviour, self.learner
-        goals = config.hindsight * config.goal_sets
-        window = carried(self.agent.modules.perception, self.draw(config.batch, config.steps, goals=goals))
-        dream = learner.dream(part := _of_set(window, 0, config.hindsight))
-        courses = learner.courses(part)
-        metrics = self._behave_towards(part, dream, courses)
-        for count in range(1, config.goal_sets):
-            part = _of_set(window, count, config.hindsight)
-            metrics = self._behave_towards(part, learner.dream(part), courses)
-        return metrics
-
-    def _behave_towards(self, window: Window, dream: Dream | None, courses: Courses | None) -> Metrics:
         """One update of critic and actor."""
         config, learner = self.agent.config.behaviour, self.learner
-        plans = learner.short_plans(window, dream, courses)
+        window = carried(self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight))
+        dream = learner.dream(window)
+        plans = learner.short_plans(window, dream)
         walked = None
         if plans is not None and config.walks:
-            walked = learner.walks(self.draw(config.batch, config.walk_steps, goals=config.walk_goals))
+            walked = learner.walks(self.draw(config.batch, config.walk_steps, goals=config.hindsight))
         return learner.critic_update(window, dream, plans, walked) | learner.actor_update(window, dream, plans)
 
     def run(self) -> None:
@@ -366,13 +353,6 @@ class Trainer:
         assert self.present is not None
         present = self.present[0]
         return _same(observation, present["observation"] if isinstance(present, dict) else present)
-
-
-def _of_set(window: Window, count: int, goals: int) -> Window:
-    """The window with one of the sets of goals that it carries, if it carries any."""
-    if window.goal is None:
-        return window
-    return replace(window, goal=window.goal[:, count * goals : (count + 1) * goals])
 
 
 def _same(observation: Observation, known: Array) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from forethought.agent.agent import Agent, Spaces
 from forethought.agent.config import Regulariser, WorldModelLoss, published
-from forethought.agent.criterion import Metrics, _encoded_steps, random_shift, world_model_loss
+from forethought.agent.criterion import Metrics, _encoded_steps, carried, perceive, random_shift, world_model_loss
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
 from forethought.modules.actions import ActionEncoder
@@ -150,6 +150,18 @@ def test_encoded_steps(steps: int, targets: int) -> None:
         assert len(chosen) == (steps if targets == 0 else min(targets, steps)) + 1
         seen.update(chosen)
     assert seen == (set(range(steps + 1)) if targets != 1 else {0, 1})
+
+
+def test_a_window_carries_the_latents_of_its_goals_too() -> None:
+    agent = make_agent(goals=True)
+    perception, window = agent.modules.perception, make_window()
+    goal = torch.randn(len(window.action), 3, *window.observation.shape[2:], generator=torch.Generator().manual_seed(5))
+    found = carried(perception, replace(window, goal=goal))
+    with torch.no_grad():
+        assert found.latent is not None and torch.equal(found.latent, perceive(perception, window))
+        assert found.goal is not None and torch.equal(found.goal, perception(goal))
+    assert found.latent.std() > 0.1 < found.goal.std() and not found.latent.requires_grad
+    assert carried(perception, found) is found
 
 
 def test_random_shift_moves_whole_windows() -> None:

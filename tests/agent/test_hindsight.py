@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -18,14 +17,12 @@ from forethought.agent.hindsight import (
     window_ends,
 )
 from forethought.agent.learning import Learner
-from forethought.agent.run import check_settings, prepare
-from forethought.agent.training import Trainer
+from forethought.agent.run import check_settings
 from forethought.modules.cost import interoception
 from forethought.modules.types import Configuration, State, Trajectory, drive_weights
 from forethought.planners import spread
 
 from .small import make_agent, make_window
-from .test_resume import small
 
 N, G, COURSES, STEPS = 5, 3, 7, 4
 
@@ -182,36 +179,9 @@ def test_one_course_alone_is_followed() -> None:
     assert set(plans.target.unique().tolist()) == {0.0, 1.0} and not plans.gain.any()
 
 
-@pytest.mark.parametrize("name", ["batch", "steps", "courses", "hindsight", "goal_sets"])
+@pytest.mark.parametrize("name", ["batch", "steps", "courses", "hindsight"])
 def test_nothing_to_learn_from_is_refused(name: str) -> None:
     config = make_agent(goals=True).config
     wrong = replace(config, behaviour=replace(config.behaviour, **{name: 0}))
     with pytest.raises(ValueError, match=f"behaviour.{name} is 0, expected at least 1"):
         check_settings(wrong)
-
-
-def test_sets_of_goals_share_the_courses_and_learn_from_each() -> None:
-    config = small("DotWall")
-    behaviour = replace(config.behaviour, hindsight=2, goal_sets=3)
-    schedule = replace(config.schedule, reanalyse=0)
-    agent, env = prepare(replace(config, behaviour=behaviour, schedule=schedule))
-    trainer = Trainer(agent, env, lambda *_: None)
-    trainer.collect(trainer.random, 96)
-    env.close()
-    learner, goals, targets = trainer.learner, [], []
-    plan, before = learner.short_plans, agent.modules.world_model.calls
-
-    def watched(*given: Any) -> ShortPlans | None:
-        plans = plan(*given)
-        assert plans is not None
-        goals.append(plans.goal)
-        targets.append(learner.target_critic.net[-1].bias.detach().clone())
-        return plans
-
-    learner.short_plans = watched  # type: ignore[method-assign]
-    trainer._behave()
-    once = behaviour.batch * behaviour.steps * (behaviour.courses + 1)  # and what had been expected
-    assert agent.modules.world_model.calls - before == once
-    assert [goal.shape[:2] for goal in goals] == [(behaviour.batch, 2)] * 3
-    assert not torch.equal(goals[0], goals[1]) and not torch.equal(goals[1], goals[2])
-    assert not torch.equal(targets[0], targets[1])  # an update between them

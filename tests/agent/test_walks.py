@@ -85,7 +85,7 @@ def test_the_expectile_says_how_much_the_better_walks_count(expectile: float, lo
 
 def test_walks_move_the_critic_and_nothing_else() -> None:
     agent = make_agent(goals=True)
-    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, walks=1.0, walk_goals=G))
+    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, walks=1.0, hindsight=G))
     learner, window = Learner(agent, 1), remembered([4] * B)
     assert learner.walks(window).goal.shape == (B, G, 8)
     before = {name: [p.clone() for p in net.parameters()] for name, net in agent.networks().items()}
@@ -109,7 +109,6 @@ def test_windows_that_end_at_once_teach_nothing() -> None:
     ("group", "name", "value", "said"),
     [
         ("behaviour", "walk_steps", 0, "behaviour.walk_steps is 0, expected at least 1"),
-        ("behaviour", "walk_goals", 0, "behaviour.walk_goals is 0, expected at least 1"),
         ("behaviour", "expectile", 1.5, "behaviour.expectile is 1.5, expected a number from 0 to 1"),
         ("behaviour", "walk_steps", 5_000, "windows of 5000 steps"),
         ("schedule", "rest", -1, "schedule.rest is -1, expected a number of rounds from 0, or None"),
