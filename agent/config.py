@@ -188,7 +188,8 @@ class BehaviourLoss:
     courses: int = 24
     """Goal tasks: courses of action of those short plans."""
     hindsight: int = 1
-    """Goal tasks: goals that the same short plans are judged by; imagining costs most, and it is done once."""
+    """Goal tasks: goals that the same short plans are judged by; imagining costs most, and it is done once. Of an
+    episode's goals one is what it was asked to reach and counts as much as all others, which were seen in it."""
     walks: float = 0.0
     """Goal tasks: weight of the critic's loss on what remembered walks really cost, beside that on short plans, which
     believe in every gap that the world model leaves in a wall; 0: none are read."""

@@ -305,15 +305,24 @@ class Learner:
         """
         critic = self.agent.modules.critic
         logits = critic.logits(plans.state.latent, plans.goal)[..., DRIVES.index("goal"), :]  # [N, G, V, bins]
-        loss = critic.two_hot.loss(logits, plans.energy.unsqueeze(-1).expand(logits.shape[:-1])).mean()
+        loss = critic.two_hot.loss(logits, plans.energy.unsqueeze(-1).expand(logits.shape[:-1]))
+        loss = (self._goal_weights(loss.shape[1]).unsqueeze(-1) * loss).mean()
         return loss, {"critic": float(loss.detach()), "cost_to_go": float(plans.energy.mean())}
+
+    def _goal_weights(self, count: int) -> Tensor:
+        """Of G goals ``[G]``, 1 on average: the one that was asked for counts as much as all that were seen."""
+        weights = torch.ones(count, device=self.agent.device)
+        if self.agent.config.behaviour.goals == "episode" and count > 1:
+            weights *= count / 2 / (count - 1)
+            weights[0] = count / 2
+        return weights
 
     def _walk_loss(self, walked: Walks) -> Tensor:
         """Cross-entropy of TC(s, goal) to what walks cost, the cheaper ones weighted by an expectile (2110.06169)."""
         critic, share = self.agent.modules.critic, self.agent.config.behaviour.expectile
         logits = critic.logits(walked.state.latent.unsqueeze(1), walked.goal)[:, :, 0, DRIVES.index("goal")]
         cheaper = walked.energy < critic.two_hot.mean(logits.detach())
-        weight = torch.where(cheaper, share, 1 - share)
+        weight = torch.where(cheaper, share, 1 - share) * self._goal_weights(cheaper.shape[1])
         return masked_mean(critic.two_hot.loss(logits, walked.energy), weight)
 
     def _real_returns(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor]:
@@ -419,7 +428,7 @@ class Learner:
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:
         """Imitation of short plans, the more the better they are than others, and the entropy."""
-        weight = _relative(plans.gain).unsqueeze(2)  # [N, G, 1]: the same for all views
+        weight = (self._goal_weights(plans.gain.shape[1]) * _relative(plans.gain)).unsqueeze(2)  # for all views alike
         return self._towards(plans.state, State(plans.goal), plans.target.unsqueeze(2), weight)
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:

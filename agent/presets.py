@@ -113,7 +113,7 @@ def rooms(id: str) -> RunConfig:
         world_model=replace(two_room.world_model, predictor="conv", hidden=32),
         critic=replace(two_room.critic, target_rate=0.05),
         behaviour=BehaviourLoss(
-            batch=40, steps=4, courses=12, goals="episode", hindsight=8, walks=0.5, final_rate=0.1
+            batch=40, steps=4, courses=12, goals="episode", hindsight=5, walks=0.5, learning_rate=2e-3, final_rate=0.1
         ),
         model_loss=WorldModelLoss(
             steps=5, batch=48, inverse=1.0, prediction_delay=600, detach_target=True, regulariser_weight=0.03,
@@ -121,8 +121,8 @@ def rooms(id: str) -> RunConfig:
         ),
         schedule=Schedule(
             prefill=96_000, prefill_updates=2_500, sticky=8, predictor_updates=2_000, predictor_batch=96,
-            predictor_steps=10, prefill_behaviour=600, rounds=8, rest=0, mode="mode-1", round_steps=24_000,
-            round_updates=400, behaviour_ratio=2.0, exploration=0.2, final_behaviour_updates=1_000, capacity=200_000,
+            predictor_steps=10, prefill_behaviour=300, rounds=40, rest=0, mode="mode-1", round_steps=10_240,
+            round_updates=60, behaviour_ratio=1.6, exploration=0.1, final_behaviour_updates=1_500, capacity=200_000,
         ),
     )  # fmt: skip
 

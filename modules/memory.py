@@ -42,7 +42,7 @@ class Window:
         course: The planned actions from ``x[0]`` on, ``[B, H, ...]``.
         planned: 1 where a plan was made ``[B, T+1]``.
         latent: Latents of ``x[0…T]`` that were kept, ``[B, T+1, D]``; None where the encoder has to be asked.
-        goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, or
+        goal: Where goals are remembered, G for the first episode of each window: what it was asked to reach, and
             (hindsight) what was seen in it at some time; percepts ``[B, G, history, *shape]`` or latents ``[B, G, D]``.
         past: Where asked for, the P percepts before ``x[0]``, ``[B, P, history, *shape]``.
         remembered: 1 where these were seen in the episode of ``x[0]`` and are still remembered ``[B, P]``.
@@ -129,8 +129,9 @@ class ShortTermMemory:
         self._latents: Tensor | None = None  # [E, length, D]
         self._encoded = np.full(length, -1, np.int64)  # number of the change of each slot that they are of
         self._current = False  # they are of all that is remembered
-        self.goal_latents: Tensor | None = None  # [N, D], of the episodes that begin; which is where, say the rows
-        self.goal_rows = np.zeros((streams, 0), np.int64)
+        self._goal_latents: dict[int, Tensor] = {}  # of the episodes that begin in each block of slots
+        self.goal_latents: Tensor | None = None  # [N, D], all of them; which is where, say the rows
+        self.goal_rows = np.zeros((streams, length if shape.goals else 0), np.int64)
         self.cursor = 0
         self.filled = 0
         self._ended = np.ones(streams, np.bool_)
@@ -256,6 +257,8 @@ class ShortTermMemory:
             slots = slice(first, min(first + block, self.filled))
             if np.array_equal(self._encoded[slots], self.changed[slots]):
                 continue
+            if self.shape.goals:
+                self._keep_goals(encode, slots)
             stream, slot = np.meshgrid(np.arange(self.streams), np.arange(slots.start, slots.stop), indexing="ij")
             part = encode(self._percepts(stream.ravel(), slot.ravel())).reshape(*slot.shape, -1)
             if self._latents is None:
@@ -263,15 +266,31 @@ class ShortTermMemory:
             self._latents[:, slots] = part
             self._encoded[slots] = self.changed[slots]
         self._current = True
-        if self.shape.goals:
-            begins = np.nonzero(self.data["age"][:, : self.filled] == 0)
-            self.goal_latents = encode(self._goal_percepts(*begins))
-            self.goal_rows = np.zeros((self.streams, self.filled), np.int64)
-            self.goal_rows[begins] = np.arange(len(begins[0]))
+        if self.shape.goals and self._latents is not None:
+            self.goal_latents = torch.cat([self._latents[:0, 0], *self._goal_latents.values()])
+            start = 0
+            for first, latents in self._goal_latents.items():
+                stream, slot = self._begins(slice(first, min(first + block, self.filled)))
+                self.goal_rows[stream, slot] = start + np.arange(len(latents))
+                start += len(latents)
+
+    def _begins(self, slots: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Stream and slot of every episode that begins in these slots."""
+        stream, offset = np.nonzero(self.data["age"][:, slots] == 0)
+        return stream, offset + slots.start
+
+    def _keep_goals(self, encode: Callable[[Tensor], Tensor], slots: slice) -> None:
+        """Compute the latents of the goals of episodes that begin in these slots."""
+        begins = self._begins(slots)
+        if len(begins[0]):
+            self._goal_latents[slots.start] = encode(self._goal_percepts(*begins))
+        else:
+            self._goal_latents.pop(slots.start, None)
 
     def forget_latents(self) -> None:
         """Perception is no longer at rest."""
         self._latents = self.goal_latents = None
+        self._goal_latents = {}
         self._encoded[:] = -1
         self._current = False
 
@@ -280,22 +299,25 @@ class ShortTermMemory:
         return torch.from_numpy(np.repeat(self.data["goal"][stream, slot][:, None], self.history, axis=1))
 
     def _draw_goals(
-        self, stream: NDArray[np.int64], start: NDArray[np.int64], generator: np.random.Generator
+        self, stream: NDArray[np.int64], start: NDArray[np.int64], goals: int, generator: np.random.Generator
     ) -> Tensor:
-        """For each start half the time the goal its first episode was given, else what was seen in that episode."""
+        """G goals ``[B, G, …]`` for each start ``[B]``: what its first episode was asked to reach, then what was seen.
+
+        Where the episode's beginning is forgotten, all were seen in it.
+        """
         ages = self.data["age"][:, self.slots(np.arange(self.starts(0), dtype=np.int64))].astype(np.int64)
         begin = start - ages[stream, start]
         begun = np.concatenate([ages == 0, np.ones_like(ages[:, :1], np.bool_)], axis=1)  # or the newest entry's end
         end = np.array([at + 1 + begun[e, at + 1 :].argmax() for e, at in zip(stream, start, strict=True)])
-        given = (begin >= 0) & (generator.random(len(start)) < 0.5)
-        seen = self.slots(generator.integers(begin.clip(min=0), end))
-        asked = self.slots(begin.clip(min=0))
+        known = begin >= 0
+        rows, at = stream[known], self.slots(begin[known])
+        seen = self.slots(generator.integers(begin.clip(min=0)[:, None], end[:, None], (len(start), goals)))
         if self.latents is not None and self.goal_latents is not None:
-            drawn, wanted = self.latents[stream, seen], self.goal_latents[self.goal_rows[stream, asked]]
+            drawn, wanted = self.latents[stream[:, None], seen], self.goal_latents[self.goal_rows[rows, at]]
         else:
-            drawn, wanted = self._percepts(stream, seen), self._goal_percepts(stream, asked)
-        mask = torch.from_numpy(given).to(drawn.device).reshape(-1, *[1] * (drawn.dim() - 1))
-        return wanted.where(mask, drawn)
+            drawn, wanted = self._percepts(stream[:, None], seen), self._goal_percepts(rows, at)
+        drawn[torch.from_numpy(known).to(drawn.device), 0] = wanted
+        return drawn
 
     def _percepts(self, stream: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
         """Percepts ``[..., history, *shape]`` in ring slots ``[...]`` of streams that broadcast against them."""
@@ -365,8 +387,7 @@ class ShortTermMemory:
         window = self.read(stream, start, steps, past)
         if not self.shape.goals:
             return window
-        drawn = self._draw_goals(stream.repeat(goals), start.repeat(goals), generator)
-        return replace(window, goal=drawn.reshape(batch, goals, *drawn.shape[1:]))
+        return replace(window, goal=self._draw_goals(stream, start, goals, generator))
 
     def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+from forethought.agent.config import BehaviourLoss
 from forethought.agent.hindsight import Walks, walks
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
@@ -95,6 +97,29 @@ def test_walks_move_the_critic_and_nothing_else() -> None:
     for name, network in agent.networks().items():
         changed = any(not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True))
         assert changed == (name == "critic"), name
+
+
+@pytest.mark.parametrize("goals", ["any", "episode"])
+def test_the_goal_that_was_asked_for_counts_as_much_as_all_that_were_seen(goals: Literal["any", "episode"]) -> None:
+    agent = make_agent(goals=True)
+    agent.config = replace(agent.config, behaviour=BehaviourLoss(hindsight=G, goals=goals, expectile=0.5))
+    learner, window = Learner(agent, 1), remembered([4] * B)
+    plans, walked = learner.short_plans(window), learner.walks(window)
+    assert plans is not None
+    plans = replace(plans, gain=torch.ones_like(plans.gain))
+
+    def losses(at: slice) -> list[float]:
+        some = {name: getattr(plans, name)[:, at] for name in ("goal", "energy", "target", "gain")}
+        walk = replace(walked, goal=walked.goal[:, at], energy=walked.energy[:, at])
+        imitation = learner._short_imitation(replace(plans, **some))[0][2]
+        found = (learner._goal_critic_loss(replace(plans, **some))[0], learner._walk_loss(walk), imitation)
+        return [float(loss.detach()) for loss in found]
+
+    alone = [losses(slice(g, g + 1)) for g in range(G)]
+    share = [1 / G] * G if goals == "any" else [0.5, *[0.5 / (G - 1)] * (G - 1)]
+    for together, *each in zip(losses(slice(None)), *alone, strict=True):
+        assert together == pytest.approx(sum(s * e for s, e in zip(share, each, strict=True)), rel=1e-4)
+        assert max(each) - min(each) > 1e-3
 
 
 def test_windows_that_end_at_once_teach_nothing() -> None:

@@ -422,6 +422,9 @@ def test_goals_are_those_of_the_windows_first_episode(written: int, kept: bool) 
         stream, now = acted // 1000, acted % 1000
         begin = now // 6 * 6
         asked_for = seen == 5000 + 1000 * stream + begin
+        first = torch.arange(24) % 3 == 0
+        assert not asked_for[~first].any()  # of three goals the first is the one
+        assert asked_for[first].equal(begin[first] >= int(memory.data["observation"].min()))
         hindsight = (seen - 1000 * stream >= begin) & (seen - 1000 * stream < begin + 6)
         assert (asked_for | hindsight).all()
         met |= {(bool(a), int(s - 1000 * e - b)) for a, s, e, b in zip(asked_for, seen, stream, begin, strict=True)}
@@ -436,8 +439,36 @@ def test_an_episode_whose_beginning_was_overwritten_has_only_hindsight() -> None
             np.full((1, 1), t, np.float32), np.zeros(1), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool),
             goal=np.full((1, 1), 999.0),
         )  # fmt: skip
-    goals = memory.sample(200, 2, rng()).goal
-    assert goals is not None and goals.min() >= 15 and goals.max() < 25
+    for _ in range(2):
+        window = memory.sample(200, 2, rng())
+        assert window.goal is not None
+        assert window.goal.min() >= 15 and window.goal.max() < 25
+        memory.keep_latents(lambda percepts: percepts[:, -1])  # and once more with latents
+
+
+def test_goals_of_episodes_are_computed_once_and_are_the_same_whenever() -> None:
+    memory = ShortTermMemory(replace(SHAPE, goals=True), streams=2, capacity=48)
+    asked, encoded = 5000.0, 0
+    draws = rng()
+
+    def encode(percepts: torch.Tensor) -> torch.Tensor:
+        nonlocal encoded
+        encoded += int((percepts >= asked).sum())
+        return percepts[:, -1]
+
+    for t in range(60):  # the ring of 24 steps goes round twice; an episode begins every 5 steps
+        memory.write(
+            np.full((2, 1), t, np.float32), np.full(2, t), np.zeros(2), np.zeros(2, bool), np.full(2, t % 5 == 4),
+            goal=np.full((2, 1), asked + t),
+        )  # fmt: skip
+        if t in (19, 30, 41, 59):
+            memory.keep_latents(encode, rows=8)
+            window = memory.sample(64, 2, draws)
+            begin = window.action[:, 0] // 5 * 5
+            known = begin > t - 24
+            assert window.goal is not None and known.any()
+            assert torch.equal(window.goal[known, 0, 0], asked + begin[known])
+    assert encoded < 2 * (4 + 4 + 4 + 4 + 4)  # each of 12 episodes of 2 streams once, but for the block that grew
 
 
 def test_goals_are_given_to_a_memory_of_goals_and_to_no_other() -> None:
