@@ -121,8 +121,8 @@ def rooms(id: str) -> RunConfig:
         ),
         schedule=Schedule(
             prefill=96_000, prefill_updates=2_500, sticky=8, predictor_updates=2_000, predictor_batch=96,
-            predictor_steps=10, prefill_behaviour=300, rounds=40, rest=0, mode="mode-1", round_steps=10_240,
-            round_updates=60, behaviour_ratio=1.6, exploration=0.1, final_behaviour_updates=1_500, capacity=200_000,
+            predictor_steps=10, prefill_behaviour=200, rounds=40, rest=0, mode="mode-1", round_steps=7_680,
+            round_updates=48, behaviour_ratio=1.75, exploration=0.1, final_behaviour_updates=1_400, capacity=200_000,
         ),
     )  # fmt: skip
 
