@@ -129,7 +129,7 @@ class ShortTermMemory:
         self._latents: Tensor | None = None  # [E, length, D]
         self._encoded = np.full(length, -1, np.int64)  # number of the change of each slot that they are of
         self._current = False  # they are of all that is remembered
-        self._goal_latents: dict[int, Tensor] = {}  # of the episodes that begin in each block of slots
+        self._goal_blocks: dict[int, Tensor] = {}  # of the episodes that begin in each block of slots
         self.goal_latents: Tensor | None = None  # [N, D], all of them; which is where, say the rows
         self.goal_rows = np.zeros((streams, length if shape.goals else 0), np.int64)
         self.cursor = 0
@@ -267,9 +267,9 @@ class ShortTermMemory:
             self._encoded[slots] = self.changed[slots]
         self._current = True
         if self.shape.goals and self._latents is not None:
-            self.goal_latents = torch.cat([self._latents[:0, 0], *self._goal_latents.values()])
+            self.goal_latents = torch.cat([self._latents[:0, 0], *self._goal_blocks.values()])
             start = 0
-            for first, latents in self._goal_latents.items():
+            for first, latents in self._goal_blocks.items():
                 stream, slot = self._begins(slice(first, min(first + block, self.filled)))
                 self.goal_rows[stream, slot] = start + np.arange(len(latents))
                 start += len(latents)
@@ -283,14 +283,14 @@ class ShortTermMemory:
         """Compute the latents of the goals of episodes that begin in these slots."""
         begins = self._begins(slots)
         if len(begins[0]):
-            self._goal_latents[slots.start] = encode(self._goal_percepts(*begins))
+            self._goal_blocks[slots.start] = encode(self._goal_percepts(*begins))
         else:
-            self._goal_latents.pop(slots.start, None)
+            self._goal_blocks.pop(slots.start, None)
 
     def forget_latents(self) -> None:
         """Perception is no longer at rest."""
         self._latents = self.goal_latents = None
-        self._goal_latents = {}
+        self._goal_blocks = {}
         self._encoded[:] = -1
         self._current = False
 
