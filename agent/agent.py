@@ -39,22 +39,26 @@ Array = NDArray[np.generic]
 @dataclass(frozen=True)
 class Spaces:
     """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
-    its sensors."""
+    its sensors; how many numbers at an observation's end are the context."""
 
     shape: tuple[int, ...]
     pixels: bool
     goals: bool
     action: ActionSpace
     sensors: tuple[str, ...] = ()
+    context: int = 0
 
 
 def read_spaces(
-    observation: spaces.Space[object], action: spaces.Space[object], sensors: tuple[str, ...] = ()
+    observation: spaces.Space[object],
+    action: spaces.Space[object],
+    sensors: tuple[str, ...] = (),
+    context: int = 0,
 ) -> Spaces:
-    """Understand the single spaces, and the sensors, of a vector environment made by `make_env`.
+    """Understand the single spaces, the sensors and the context of a vector environment made by `make_env`.
 
     Raises:
-        ValueError: A space or a sensor that agents do not support.
+        ValueError: A space, a sensor or a context that agents do not support.
     """
     if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
         raise ValueError(f"the environment has the sensors {sensors}, expected different ones of {SENSORS}")
@@ -73,7 +77,12 @@ def read_spaces(
     if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
     pixels = observation.dtype == np.uint8 and len(observation.shape) == 3
-    return Spaces(observation.shape, pixels, goals, action, tuple(sensors))
+    if context and (pixels or goals or not 0 < context < observation.shape[0]):
+        raise ValueError(
+            f"the environment says that {context} numbers of its observation are a context; it has the shape "
+            f"{observation.shape}{' and goals' if goals else ''}, expected a longer vector and no goals"
+        )
+    return Spaces(observation.shape, pixels, goals, action, tuple(sensors), context)
 
 
 def pick_device(name: str) -> torch.device:
@@ -104,9 +113,10 @@ def build_networks(
     heads = DRIVES.index("novelty" if sensors else "hunger")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        perception = Perception(config.perception, spaces.shape)
-        latent = perception.width
-        world_model = WorldModel(config.world_model, latent, actions, perception.grid, sensors)
+        perception = Perception(config.perception, spaces.shape, spaces.context)
+        latent, seen = perception.width, config.perception.latent
+        told = slice(seen, seen + spaces.context) if spaces.context else slice(0)
+        world_model = WorldModel(config.world_model, latent, actions, perception.grid, sensors, told)
         critic = Critic(config.critic, latent, goals=goals, grid=perception.grid, heads=heads)
         actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
     return perception, world_model, critic, actor
@@ -151,6 +161,11 @@ class Agent:
     def __init__(self, config: RunConfig, spaces: Spaces) -> None:
         if config.task.goals and not spaces.goals:
             raise ValueError("the task is to reach goals but the environment shows none; set task.goals off")
+        if config.task.context and len(config.task.context) != spaces.context:
+            raise ValueError(
+                f"task.context has {len(config.task.context)} numbers and the environment tells {spaces.context}; give "
+                "as many, or none to go by what it tells"
+            )
         check_drives(config, spaces)
         self.config, self.spaces = config, spaces
         self.device = pick_device(config.device)
@@ -283,7 +298,7 @@ class Acting:
         assert perception.recall is not None
         device = self.agent.device
         with torch.no_grad():
-            latent = perception(torch.from_numpy(self.frames).to(device))
+            latent = perception(torch.from_numpy(self.frames).to(device))[..., : perception.config.latent]
             memory = forget(self.memory, torch.from_numpy(first).to(device))
             recalled, self.memory = perception.recall.step(memory, latent, torch.from_numpy(active).to(device))
         return recalled

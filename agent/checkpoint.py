@@ -78,6 +78,7 @@ def agent_files(agent: Agent) -> dict[str, bytes]:
             "goals": seen.goals,
             "action": describe_space(seen.action),
             "sensors": list(seen.sensors),
+            "context": seen.context,
         },
     }
     return {"weights.safetensors": tensor_bytes(tensors), "config.json": json.dumps(content, indent=2).encode()}
@@ -145,7 +146,11 @@ def saved_spaces(told: dict[str, Any]) -> Spaces:
     sensors = tuple(told.get("sensors", ()))  # files of earlier versions name none
     if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
         raise ValueError(f"config.json has the sensors {reprlib.repr(sensors)}, expected different ones of {SENSORS}")
-    return Spaces(tuple(shape), bool(told["pixels"]), bool(told.get("goals")), build_space(told["action"]), sensors)
+    context = told.get("context", 0)
+    if not isinstance(context, int) or isinstance(context, bool) or context < 0:
+        raise ValueError(f"config.json has the context {reprlib.repr(context)}, expected how many numbers it has")
+    action = build_space(told["action"])
+    return Spaces(tuple(shape), bool(told["pixels"]), bool(told.get("goals")), action, sensors, context)
 
 
 def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
@@ -215,6 +220,8 @@ def check_same_world(agent: Agent, seen: Spaces, id: str) -> None:
     """
     mine = agent.spaces
     differences = []
+    if mine.context != seen.context:
+        differences.append(f"a context of {mine.context} numbers, and {id} tells {seen.context}")
     if (mine.shape, mine.pixels) != (seen.shape, seen.pixels):
         differences.append(f"observations {mine.shape}, and {id} gives {seen.shape}")
     if agent.config.task.goals and not seen.goals:

@@ -10,7 +10,7 @@ from typing import Any
 from ..envs.make import has_levels
 from ..envs.rooms import Protocol, sample_pairs
 from ..modules.types import DOUBTS, Gate, Mode
-from .agent import Agent, read_spaces
+from .agent import Agent
 from .budgets import retask, with_budget
 from .calibration import Signal, calibrate, with_gate
 from .checkpoint import check_same_world
@@ -24,7 +24,7 @@ from .policies import distilled
 from .protocols import NoOpBehaviour
 from .report import References
 from .scores import Normalisation, normalisation, published_ppo
-from .worlds import build_env
+from .worlds import build_env, spaces_of
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,7 @@ def modes_of(
 
     def player(name: str, mode: Mode, acting: Agent, note: str) -> Player:
         def begin(env: VectorEnv) -> Behaviour:
-            seen = read_spaces(env.single_observation_space, env.single_action_space)
-            check_same_world(acting, seen, world.id)
+            check_same_world(acting, spaces_of(env), world.id)
             return acting.begin(env.num_envs, mode, sample=config.sample)
 
         return Player(prefix + name, world, begin, run, steps, note)
@@ -273,7 +272,7 @@ def _film_mode(world: EnvConfig) -> str | None:
     """Worlds whose observation is not a picture are drawn for the film, where they can draw."""
     env = build_env(world, 1, seed=0, held_out=False)
     modes = env.metadata.get("render_modes", ())
-    seen = read_spaces(env.single_observation_space, env.single_action_space)
+    seen = spaces_of(env)
     env.close()
     return "rgb_array" if "rgb_array" in modes and (seen.goals or not seen.pixels) else None
 

@@ -42,6 +42,11 @@ class EnvConfig:
     """Foraging: pictures instead of a vector."""
     train_steps: int | None = None
     """Rooms and Gymnasium: steps of a training episode; None: the world's own. Short ones show more worlds."""
+    wirings: int = 0
+    """Gymnasium: ways in which the controls may be wired, another in each episode, which the context tells; 0: as they
+    are."""
+    wirings_told: bool = True
+    """Whether the context tells how they are wired; else it is zeros."""
 
 
 @dataclass(frozen=True)

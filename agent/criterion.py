@@ -35,7 +35,8 @@ def perceive(perception: Perception, window: Window) -> Tensor:
         here = torch.cat([window.remembered > 0, here], dim=1)
         begins = F.pad(begins, (window.past.shape[1], 0))
     latent = perception(percept)
-    state = torch.cat([latent, perception.recall(latent, begins, here)], dim=-1)
+    brought = perception.recall(latent[..., : perception.config.latent], begins, here)
+    state = torch.cat([latent, brought], dim=-1)
     return state[:, -window.observation.shape[1] :]
 
 

@@ -21,6 +21,7 @@ from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
 from .oracle import ExpertBehaviour
+from .worlds import spaces_of
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
@@ -226,9 +227,7 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
         return ExpertBehaviour(env)
     if config.policy not in {"random", "sticky"}:
         agent = load_agent(Path(config.policy))
-        from .agent import read_spaces  # noqa: PLC0415
-
-        check_same_world(agent, read_spaces(env.single_observation_space, space), id)
+        check_same_world(agent, spaces_of(env), id)
         return agent.begin(env.num_envs, "mode-1", sample=True)
     hold = config.hold if config.policy == "sticky" else 1
     if not isinstance(space, gymnasium.spaces.Discrete):

@@ -17,14 +17,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from .agent import Spaces, pick_device, read_spaces
+from .agent import Spaces, pick_device
 from .checkpoint import describe_space, saved_spaces
 from .comparison import Player
 from .config import EnvConfig
 from .distinct import with_distinct_actions
 from .interaction import Behaviour, VectorEnv
 from .storage import from_json, in_a_line, read_json, read_tensors, save_tensors, to_json, write_atomically
-from .worlds import build_env
+from .worlds import build_env, spaces_of
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -136,7 +136,7 @@ def train_ppo(
     torch.set_num_threads(config.threads)
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False)
     try:
-        seen = read_spaces(env.single_observation_space, env.single_action_space)
+        seen = spaces_of(env)
         with torch.random.fork_rng(devices=[]):  # SB3 seeds the global generators
             model, watch = _build(config, env, seen, report)
             folder.mkdir(parents=True, exist_ok=True)
@@ -311,7 +311,7 @@ def reactive_player(trained: Reactive, prefix: str = "", run: str = "", steps: i
     config = trained.config
 
     def begin(env: VectorEnv) -> Behaviour:
-        seen = read_spaces(env.single_observation_space, env.single_action_space)
+        seen = spaces_of(env)
         if (seen.shape, seen.action) != (trained.spaces.shape, trained.spaces.action):
             raise ValueError(f"the PPO policy in {run} was trained in another world than {config.env.id} is now")
         return PolicyBehaviour(trained.policy, env.single_action_space, config.seed)

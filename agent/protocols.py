@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.rooms import DOT_WALL_200, PROTOCOLS, TWO_ROOM_CROSS_100, Protocol, RoomVectorEnv, sample_pairs
-from .agent import Agent, Decision, read_spaces
+from .agent import Agent, Decision
 from .checkpoint import check_same_world
 from .evaluation import Progress, Result, evaluate
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour
+from .worlds import spaces_of
 
 ROOM_BEHAVIOURS = ("mode-1", "mode-2", "random", "no-op", "expert")
 """Rows that a room world can have: the agent's two modes, the floors and the upper bound."""
@@ -104,7 +105,7 @@ def evaluate_protocol(
     held_out = sample_pairs(protocol, pairs, seed, split="held_out")
     env = protocol.make(pairs, render_mode="rgb_array" if film else None)
     try:
-        check_same_world(agent, read_spaces(env.single_observation_space, env.single_action_space), protocol.name)
+        check_same_world(agent, spaces_of(env), protocol.name)
         return [
             evaluate(
                 name,

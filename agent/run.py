@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .agent import Agent, read_spaces
+from .agent import Agent
 from .checkpoint import save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
 from .config import RunConfig
@@ -26,7 +26,7 @@ from .keeper import Keeper
 from .stopwatch import peak_megabytes
 from .storage import write_atomically
 from .training import Report, Trainer
-from .worlds import build_env
+from .worlds import build_env, spaces_of
 
 TIMING = "timing.json"
 """In a finished run's folder: what the training cost. It is no curve, for the same run has the same curves."""
@@ -44,8 +44,7 @@ def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
     # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
     goals = False if config.task.goals else None
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False, terminate_on_success=goals)
-    sensors = getattr(env.unwrapped, "sensors", ())
-    return Agent(config, read_spaces(env.single_observation_space, env.single_action_space, sensors)), env
+    return Agent(config, spaces_of(env)), env
 
 
 def check_settings(config: RunConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
-from .agent import Agent, read_spaces
+from .agent import Agent, Spaces, read_spaces
 from .checkpoint import check_same_world
 from .config import EnvConfig
 from .interaction import VectorEnv
@@ -38,6 +38,8 @@ def build_env(
         pixels=config.pixels,
         terminate_on_success=terminate_on_success,
         max_steps=None if held_out else config.train_steps,
+        wirings=config.wirings or None,
+        wirings_told=None if config.wirings_told else False,
         action_repeat=config.action_repeat if action_repeat is None else action_repeat,
         render_mode=render_mode,
     )
@@ -52,5 +54,15 @@ def held_out_env(agent: Agent, count: int, seed: int, render_mode: str | None = 
     settings = agent.config.env
     goals = False if agent.config.task.goals else None
     env = build_env(settings, count, seed=seed, held_out=True, render_mode=render_mode, terminate_on_success=goals)
-    check_same_world(agent, read_spaces(env.single_observation_space, env.single_action_space), settings.id)
+    check_same_world(agent, spaces_of(env), settings.id)
     return env
+
+
+def spaces_of(env: VectorEnv) -> Spaces:
+    """What an environment shows, takes and measures; its base may say ``sensors`` and ``context``.
+
+    Raises:
+        ValueError: Something that agents do not support.
+    """
+    sensors, context = getattr(env.unwrapped, "sensors", ()), getattr(env.unwrapped, "context", 0)
+    return read_spaces(env.single_observation_space, env.single_action_space, sensors, context)

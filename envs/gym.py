@@ -19,6 +19,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, iterate
 
+from .wired import Wired
+
 MIN_PIXELS = 32  # uint8 images with a shorter side are symbolic grids, not pictures
 _GRID_IDS = ("MiniGrid-", "BabyAI-")
 _GRID_MAXIMA = np.array([10, 5, 3], np.float32)  # MiniGrid's highest object, colour and state index
@@ -33,9 +35,11 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
     Observations: uint8 images with both sides of at least 32 stay as they are (a grey image gains a channel axis);
     any other Box becomes a flat float32 vector (small uint8 grids scaled to [0, 1]); Discrete and MultiDiscrete become
     one-hot float32; Dict and Tuple are concatenated if all parts are vectors, otherwise pick one with
-    `observation_key`. Actions: Discrete (counted from 0), MultiDiscrete, or Box with finite bounds. Infos: `success`
-    bool [B] for the episodes that ended in this step, from the environment's `is_success` or `success`, for MiniGrid
-    from a positive last reward, otherwise False; the rest is passed on. Rewards are float32.
+    `observation_key`. Of a Dict with `observation` and `context` the context comes last, and `unwrapped.context` says
+    how many numbers it has: what modulates an agent's perception and world model. Actions: Discrete (counted from 0),
+    MultiDiscrete, or Box with finite bounds. Infos: `success` bool [B] for the episodes that ended in this step, from
+    the environment's `is_success` or `success`, for MiniGrid from a positive last reward, otherwise False; the rest is
+    passed on. Rewards are float32.
 
     Args:
         id: A registered environment id, such as "CartPole-v1".
@@ -43,6 +47,8 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
         seed: Seed of the first `reset` that is called without one; environment i gets seed + i.
         observation_key: The part of a Dict (its key) or Tuple (its index as text) observation to use.
         max_steps: Steps until an episode is truncated, in place of the environment's own limit.
+        wirings: Ways in which the controls may be wired, another in each episode (see `Wired`); 0: as they are.
+        wirings_told: Whether a context tells how.
         render_mode: Passed to the environment.
 
     Raises:
@@ -58,6 +64,8 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
         seed: int = 0,
         observation_key: str | None = None,
         max_steps: int | None = None,
+        wirings: int = 0,
+        wirings_told: bool = True,
         render_mode: str | None = None,
     ) -> None:
         if num_envs < 1 or (max_steps is not None and max_steps < 1):
@@ -70,10 +78,13 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
         make = partial(gymnasium.make, id, max_episode_steps=max_steps)
         if render_mode is not None:  # some environments take none
             make = partial(make, render_mode=render_mode)
-        super().__init__(SyncVectorEnv([make] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP))
+        built = partial(_wired, make, wirings, wirings_told) if wirings else make
+        base = _Copies([built] * num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        super().__init__(base)
         self.id = id
-        raw = self.env.single_observation_space
+        raw = base.single_observation_space
         try:
+            base.context = _context_width(raw) if observation_key is None else 0
             self.single_observation_space, self._convert = _observation_converter(raw, observation_key, self._is_grid)
             self.single_action_space, self._action_offset = _action_space(self.env.single_action_space)
         except ValueError as error:
@@ -154,6 +165,30 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
         )
 
 
+class _Copies(SyncVectorEnv):
+    """Copies of one environment, of whose observation the last ``context`` numbers are a context."""
+
+    context = 0
+
+
+def _wired(make: Callable[[], gymnasium.Env[Any, Any]], wirings: int, told: bool) -> gymnasium.Env[Any, Any]:
+    """One environment with controls that are wired anew."""
+    return Wired(make(), wirings, told)
+
+
+def _context_width(space: spaces.Space[Any]) -> int:
+    """How many numbers the context of a Dict of `observation` and `context` has; 0 where there is none.
+
+    Raises:
+        ValueError: A context, or an observation beside it, that is no vector.
+    """
+    if not isinstance(space, spaces.Dict) or set(space.spaces) != {"observation", "context"}:
+        return 0
+    if not (_is_vector(space["observation"]) and _is_vector(space["context"])):
+        raise ValueError(f"the observation space {space} has a context; expected vectors in both of its parts")
+    return spaces.flatdim(space["context"])
+
+
 def check_actions(actions: npt.ArrayLike, space: spaces.Space[Any]) -> Array:
     """Return `actions` as an array fit for the batched `space`.
 
@@ -222,6 +257,8 @@ def _observation_converter(space: spaces.Space[Any], key: str | None, is_grid: b
             index: Any = key if isinstance(space, spaces.Dict) else int(key)
             chosen, convert = _observation_converter(parts[key], None, is_grid)
             return chosen, lambda observation: convert(observation[index])
+        if _context_width(space):
+            return _with_context(parts["observation"], parts["context"], is_grid)
         if not _is_vector(space):
             usable = [name for name, part in parts.items() if _is_vector(part) or _is_pixels(part)]
             raise ValueError(
@@ -238,6 +275,16 @@ def _observation_converter(space: spaces.Space[Any], key: str | None, is_grid: b
             "of them. Wrap the environment with an ObservationWrapper that offers one of them."
         )
     return _vector(space, is_grid)
+
+
+def _with_context(
+    observation: spaces.Space[Any], context: spaces.Space[Any], is_grid: bool
+) -> tuple[spaces.Box, Converter]:
+    """Vectors of the observation with the context behind."""
+    (seen, see), (told, tell) = _vector(observation, is_grid), _vector(context, False)
+    low, high = np.concatenate([seen.low, told.low]), np.concatenate([seen.high, told.high])
+    box = spaces.Box(low, high, dtype=np.float32)
+    return box, lambda both: np.concatenate([see(both["observation"]), tell(both["context"])])
 
 
 def _pixels(space: spaces.Space[Any]) -> tuple[spaces.Box, Converter]:

@@ -51,6 +51,8 @@ def make_env(
     pixels: bool | None = None,
     terminate_on_success: bool | None = None,
     max_steps: int | None = None,
+    wirings: int | None = None,
+    wirings_told: bool | None = None,
     action_repeat: int = 1,
     render_mode: str | None = None,
 ) -> VectorEnv[Any, Any, Any]:
@@ -79,6 +81,8 @@ def make_env(
         pixels: Foraging: whether observations are pictures; a vector when None.
         terminate_on_success: Rooms: whether reaching the goal ends the episode.
         max_steps: Rooms, Foraging, Sprite, Genie and Gymnasium: steps until truncation.
+        wirings: Gymnasium: ways in which the controls may be wired, another in each episode; as they are when None.
+        wirings_told: Gymnasium: whether a context tells how they are wired; yes when None.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -109,6 +113,8 @@ def make_env(
         "pixels": pixels,
         "terminate_on_success": terminate_on_success,
         "max_steps": max_steps,
+        "wirings": wirings,
+        "wirings_told": wirings_told,
     }
     options = {key: value for key, value in given.items() if value is not None}
     accepted = _OPTIONS[kind]
@@ -133,7 +139,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     _SPRITE: frozenset({"max_steps"}),
     _FORAGING: frozenset({"max_steps", "pixels"}),
     "genie": frozenset({"max_steps"}),
-    "gymnasium": frozenset({"max_steps", "observation_key"}),
+    "gymnasium": frozenset({"max_steps", "observation_key", "wirings", "wirings_told"}),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .actions import ActionEncoder
 from .cost import floored
-from .networks import Reader, zero_headed_mlp
+from .networks import Reader, silent, zero_headed_mlp
 from .types import DRIVES, Configuration, State, required_goal
 
 _EDGE = 1e-4  # squashed actions are kept this far from ±1, where the density is infinite
@@ -140,9 +140,7 @@ class Actor(nn.Module):
         self.net = zero_headed_mlp(self.read.features, config.hidden, outputs)
         self.modulation: nn.Linear | None = None
         if config.weights:
-            self.modulation = nn.Linear(len(DRIVES), 2 * config.hidden)
-            nn.init.zeros_(self.modulation.weight)
-            nn.init.zeros_(self.modulation.bias)
+            self.modulation = silent(len(DRIVES), 2 * config.hidden)
 
     def forward(self, state: State, configuration: Configuration) -> Policy:
         """The policy in a state ``[..., D]``, towards the configuration's goal where the actor was made for goals.

@@ -62,6 +62,8 @@ class Task:
     """Weight of actions that change what will happen; reward tasks, doubles the predictor calls."""
     discount: float = 0.99
     """γ per decision."""
+    context: tuple[float, ...] = ()
+    """Context that modulates perception and world model, in place of the one that the world tells; empty: as told."""
     thinking: Thinking = field(default_factory=Thinking)
     """How Mode-2 plans."""
 
@@ -99,6 +101,7 @@ class Configurator:
             habit=thinking.habit,
             milliseconds=thinking.milliseconds,
             gate=thinking.gate,
+            context=torch.tensor(task.context, device=device) if task.context else None,
         )
 
     def _weights(self, device: torch.device | None) -> tuple[Tensor, Tensor]:

@@ -170,13 +170,18 @@ def used(memory: ContentMemory, scores: Tensor) -> ContentMemory:
 
 
 def scrambled(memory: ContentMemory, generator: torch.Generator) -> ContentMemory:
-    """The same memory with the keys of its filled slots exchanged at random: the control of whether content matters."""
+    """The same memory, where each filled slot has the key of another: the control of whether content matters.
+
+    The filled slots stand in a ring in random order, and each takes the key of the next; the key of a slot that is the
+    only one stays.
+    """
     filled = (memory.usage > 0).to(memory.keys.dtype)
     draws = torch.rand(filled.shape, generator=generator, device=filled.device)
-    places = torch.argsort(filled, dim=-1, descending=True, stable=True).unsqueeze(-1).expand_as(memory.keys)
-    others = (
-        torch.argsort(filled * (1 + draws), dim=-1, descending=True, stable=True).unsqueeze(-1).expand_as(memory.keys)
-    )
+    ring = torch.argsort(filled * (1 + draws), dim=-1, descending=True, stable=True)  # filled ones first
+    here = torch.arange(ring.shape[-1], device=ring.device).expand_as(ring)
+    count = filled.sum(-1, keepdim=True)
+    following = torch.where(here + 1 < count, here + 1, torch.where(here < count, 0, here))
+    places, others = (slot.unsqueeze(-1).expand_as(memory.keys) for slot in (ring, ring.gather(-1, following)))
     return replace(memory, keys=memory.keys.scatter(1, places, memory.keys.gather(1, others)))
 
 

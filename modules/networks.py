@@ -82,11 +82,17 @@ class Reader(nn.Module):
         return mine.unsqueeze(1) + others
 
 
+def silent(inputs: int, outputs: int) -> nn.Linear:
+    """A layer that starts at zero: it claims and modulates nothing before learning."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def zero_headed_mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two normalised hidden layers and an output that starts at zero, so that nothing is claimed before learning."""
-    output = nn.Linear(hidden, outputs)
-    nn.init.zeros_(output.weight)
-    nn.init.zeros_(output.bias)
+    """Two normalised hidden layers and an output that starts at zero."""
+    output = silent(hidden, outputs)
     return nn.Sequential(
         nn.Linear(inputs, hidden),
         nn.LayerNorm(hidden),

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .networks import silent
 from .recall import Recall, RecallConfig
 from .types import Configuration, State
 
@@ -45,23 +46,28 @@ class Perception(nn.Module):
     The latent leaves through a BatchNorm without learned scale: the anti-collapse terms then start from the right
     scale, and distances between latents mean the same in every dimension (of a map: in every channel).
 
+    A context c, the last numbers of a vector observation, modulates it: it scales and shifts the trunk's features
+    (FiLM, 1709.07871), which starts as no change, and goes on beside the latent as a token for all who read the state.
+
     Attributes:
         grid: Height and width of the map that a latent is, channels first; None where it is a vector.
         recall: The memory by content that is read beside it; None without one.
-        width: Of a state: D, and what is recalled.
+        width: Of a state: D, the context and what is recalled.
 
     Args:
         config: Settings.
         shape: Shape of one observation: ``(H, W, C)`` uint8 pixels or ``(F,)`` floats.
+        context: Numbers at the end of a vector observation that are the context; 0: there is none.
 
     Raises:
-        ValueError: The encoder does not fit the observation's shape, or recall is wanted beside a map.
+        ValueError: The encoder does not fit the observation's shape, or recall is wanted beside a map, or a context
+            beside pixels.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, config: PerceptionConfig, shape: tuple[int, ...]) -> None:
+    def __init__(self, config: PerceptionConfig, shape: tuple[int, ...], context: int = 0) -> None:
         super().__init__()
         if config.stride not in {2, 4}:
             raise ValueError(f"a cnn's first stride is 2 or 4, got {config.stride}")
@@ -77,8 +83,13 @@ class Perception(nn.Module):
                 else "none (flatten the observation first)"
             )
             raise ValueError(f"encoder {config.encoder!r} got observations of shape {shape}; encoders that fit: {fit}")
-        self.pixels = pixels
-        self.trunk, features = _trunk(config, shape)
+        self.pixels, self.context = pixels, context
+        if context and (pixels or not 0 < context < shape[0]):
+            raise ValueError(
+                f"a context of {context} numbers in observations of shape {shape}; it needs vector observations of more"
+            )
+        self.trunk, features = _trunk(config, shape if pixels else (shape[0] - context,))
+        self.modulation = silent(context, 2 * features[0]) if context else None
         self.grid = self._grid(features) if config.latents == "map" else None
         self.project: nn.Linear | nn.Conv2d
         self.normalise: nn.BatchNorm1d | nn.BatchNorm2d
@@ -91,7 +102,7 @@ class Perception(nn.Module):
         if config.recall.slots and self.grid is not None:
             raise ValueError("what is recalled has no place on a map; set perception.latents to vector")
         self.recall = Recall(config.recall, config.latent) if config.recall.slots else None
-        self.width = config.latent + (config.recall.values if config.recall.slots else 0)
+        self.width = config.latent + context + (config.recall.values if config.recall.slots else 0)
         self.register_buffer("mean", torch.zeros(shape if not pixels else 1))
         self.register_buffer("scale", torch.ones(shape if not pixels else 1))
 
@@ -114,7 +125,7 @@ class Perception(nn.Module):
             self.scale.copy_(observations.float().std(0).clamp(min=1e-3))
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Latents ``[..., D]`` of percepts ``[..., history, *shape]``.
+        """Latents ``[..., D]`` of percepts ``[..., history, *shape]``, with a context C behind ``[..., D+C]``.
 
         Raises:
             ValueError: The percept's trailing dimensions are not (history, *shape).
@@ -128,17 +139,27 @@ class Perception(nn.Module):
         if self.pixels:
             inputs = _stacked(flat).mul_(1 / 255).sub_(0.5)
         else:
-            inputs = ((flat.float() - self.mean) / self.scale).flatten(1)
+            normal = (flat.float() - self.mean) / self.scale
+            inputs = normal[..., : self.shape[0] - self.context].flatten(1)
         features = self.trunk(inputs)
+        if self.modulation is not None:
+            context = flat[:, -1, -self.context :].float()
+            scale, shift = self.modulation(context).chunk(2, dim=-1)
+            features = features * (1 + scale) + shift
         latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features))
-        return latent.reshape(*lead, self.config.latent)
+        if self.modulation is not None:
+            latent = torch.cat([latent, context], dim=-1)
+        return latent.reshape(*lead, latent.shape[-1] if self.grid is None else self.config.latent)
 
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
-        """The state that a percept shows (paper p. 7), and beside it what the configuration says that was recalled.
+        """The state that a percept shows (paper p. 7), as the configuration modulates it.
 
-        Otherwise the configuration does not modulate this first version. Where there is recall and nothing was
-        recalled, zeros stand for it.
+        Its context replaces the one that the world told. What it says was recalled stands beside what is seen; where
+        there is recall and nothing was recalled, zeros do.
         """
+        if self.context and configuration is not None and configuration.context is not None:
+            observation = observation.clone()
+            observation[..., -self.context :] = configuration.context
         latent: Tensor = self(observation)
         if self.recall is None:
             return State(latent)

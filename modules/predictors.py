@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .networks import silent
+
 Carry = tuple[Tensor, ...]
 """What a roll-out remembers: tensors ``[..., *]``, the present latents ``[..., D]`` first."""
 
@@ -173,7 +175,7 @@ class TransformerPredictor(nn.Module):
         self.memory = (2, heads, context, hidden // heads)
         self.embed = nn.Linear(latent, hidden)
         self.blocks = nn.ModuleList(_Block(actions, hidden, heads, context) for _ in range(layers))
-        self.modulation = _silent(actions, 2 * hidden)
+        self.modulation = silent(actions, 2 * hidden)
         self.delta = _small_change(hidden, latent)
 
     def begin(self, latent: Tensor) -> Carry:
@@ -208,7 +210,7 @@ class _Block(nn.Module):
     def __init__(self, actions: int, hidden: int, heads: int, context: int) -> None:
         super().__init__()
         self.heads = heads
-        self.modulation = _silent(actions, 6 * hidden)
+        self.modulation = silent(actions, 6 * hidden)
         self.qkv = nn.Linear(hidden, 3 * hidden)
         self.ages = nn.Parameter(torch.zeros(heads, context))
         self.attended = nn.Linear(hidden, hidden)
@@ -275,14 +277,6 @@ def _small_change(hidden: int, latent: int) -> nn.Linear:
     layer = nn.Linear(hidden, latent)
     with torch.no_grad():
         layer.weight.mul_(0.1)
-    return layer
-
-
-def _silent(inputs: int, outputs: int) -> nn.Linear:
-    """A layer that starts at zero (the zero of AdaLN-zero)."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
     return layer
 
 

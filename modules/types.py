@@ -121,6 +121,7 @@ class Configuration:
         milliseconds: Time after which a decision begins no further iteration, or None.
         gate: Doubts above which the gated mode plans.
         recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
+        context: Context ``[C]`` of perception and world model, in place of the one that the world tells; None: as told.
     """
 
     u: Tensor
@@ -139,6 +140,7 @@ class Configuration:
     milliseconds: float | None = None
     gate: Gate = Gate()
     recalled: Tensor | None = None
+    context: Tensor | None = None
 
     @property
     def feels(self) -> tuple[str, ...]:

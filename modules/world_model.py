@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .actions import ActionEncoder
 from .cost import goal_distance, interoception
+from .networks import silent
 from .predictors import (
     Carry,
     ConvPredictor,
@@ -67,6 +68,7 @@ class WorldModel(nn.Module):
         actions: Encoder of the world's actions.
         grid: Height and width of the map that a latent is; None where it is a vector.
         sensors: Those of `SENSORS` that the world offers; each has a head.
+        context: Which numbers of a state are its context: every prediction sees them, and none changes them.
 
     Raises:
         ValueError: Settings of the predictor that do not fit each other.
@@ -79,25 +81,26 @@ class WorldModel(nn.Module):
         actions: ActionEncoder,
         grid: tuple[int, int] | None = None,
         sensors: tuple[str, ...] = (),
+        context: slice = slice(0),
     ) -> None:
         super().__init__()
         if config.members < 1:
             raise ValueError(f"{config.members} members of the world model, expected at least 1 (no ensemble)")
         self.config = config
-        self.actions = actions
+        self.actions, self.context = actions, context
         self.calls = 0
         hidden = config.hidden
         members = [_predictor(config, latent, actions.width, grid) for _ in range(config.members)]
         self.predictor: Predictor = Ensemble(members) if config.members > 1 else members[0]
         self.two_hot = TwoHot(config.bins)
-        self.reward = _head(hidden, config.bins)
-        self.ending = _head(hidden, 1)
+        self.reward = silent(hidden, config.bins)  # an untrained model promises nothing
+        self.ending = silent(hidden, 1)
         output = 2 * actions.width if not actions.discrete else actions.width
         self.inverse: nn.Module = nn.Sequential(nn.Linear(2 * latent, hidden), nn.SiLU(), nn.Linear(hidden, output))
         if config.predictor == "conv" and grid is not None:
             self.inverse = MapInverse(latent, hidden, output, grid)
         self.sensors = sensors
-        self.sensing = _head(hidden, len(sensors)) if sensors else None
+        self.sensing = silent(hidden, len(sensors)) if sensors else None
 
     def begin(self, latent: Tensor) -> Carry:
         """What a roll-out from latents ``[..., D]`` carries: tensors ``[..., E, *]``, its members' latents first."""
@@ -107,7 +110,12 @@ class WorldModel(nn.Module):
         """The carry after encoded actions ``[..., A]``, and the transition's features ``[..., E, H]`` for the heads."""
         self.calls += carry[0].numel() // carry[0].shape[-1]
         taken: tuple[Carry, Tensor] = self.predictor(carry, encoded.unsqueeze(-2))
-        return taken
+        if not self.context.stop:
+            return taken
+        (latent, *rest), features = taken
+        kept = carry[0][..., self.context]
+        latent = torch.cat([latent[..., : self.context.start], kept, latent[..., self.context.stop :]], dim=-1)
+        return (latent, *rest), features
 
     def advance(
         self, carry: Carry, action: Tensor, goal: Tensor | None = None, feel: Collection[str] = ()
@@ -235,11 +243,3 @@ def _predictor(config: WorldModelConfig, latent: int, actions: int, grid: tuple[
             return TransformerPredictor(
                 latent, actions, config.hidden, config.layers, config.heads, config.context
             )  # fmt: skip
-
-
-def _head(hidden: int, outputs: int) -> nn.Linear:
-    """A head that starts at zero, so that an untrained model promises nothing."""
-    head = nn.Linear(hidden, outputs)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head

@@ -197,6 +197,18 @@ MUTATIONS = (
              "agent/test_genie_resume.py::test_stopping_anywhere_changes_nothing"),
     Mutation("modules/storage.py", "if claimed not in {None, _digest(header, data)}:", "if False:",
              "modules/test_storage.py::test_changed_weights_are_refused_by_their_checksum"),
+    # ---- context
+    Mutation("modules/perception.py", "features = features * (1 + scale) + shift", "features = features + 0 * scale",
+             "agent/test_context.py::test_predictions_depend_on_the_context_and_keep_it"),
+    Mutation("modules/world_model.py", "kept = carry[0][..., self.context]", "kept = latent[..., self.context]",
+             "agent/test_context.py::test_predictions_depend_on_the_context_and_keep_it"),
+    Mutation("modules/perception.py", "observation[..., -self.context :] = configuration.context",
+             "observation[..., : self.context] = configuration.context",
+             "agent/test_context.py::test_the_configuration_has_the_last_word"),
+    Mutation("envs/wired.py", "self.wiring) % space.n", "self.wiring + 1) % space.n",
+             "envs/test_wired.py::test_actions_mean_what_the_context_tells"),
+    Mutation("modules/content.py", "here + 1, torch.where(here < count, 0, here))", "here, here)",
+             "modules/test_content.py::test_scrambling_exchanges_the_keys_of_filled_slots_only"),
 )  # fmt: skip
 
 

@@ -19,11 +19,11 @@ from .small import SEEK, make_agent, wake
 ENVS = 4
 THINKING = Thinking(horizon=4, candidates=8, iterations=2, proposals=2, gate=Gate(entropy=0.0))
 RECALL = RecallConfig(slots=4, keys=3, values=2)
-X = np.random.default_rng(0).uniform(-1, 1, (ENVS, 2)).astype(np.float32)
+X = np.random.default_rng(0).uniform(-1, 1, (ENVS, 4)).astype(np.float32)  # the last two are a context
 OTHER: dict[str, Any] = {
     "u": drive_weights(pleasure=-1.0, ending=3.0, effort=0.5),
     "v": drive_weights(pleasure=-2.0, ending=1.0),
-    "goal": torch.linspace(-1, 1, ENVS * 10).view(ENVS, 10),
+    "goal": torch.linspace(-1, 1, ENVS * 12).view(ENVS, 12),
     "mode": "mode-1",
     "discount": 0.5,
     "horizon": 2,
@@ -37,12 +37,13 @@ OTHER: dict[str, Any] = {
     "milliseconds": 1e-6,
     "gate": Gate(entropy=9.0),
     "recalled": torch.ones(ENVS, RECALL.values),
+    "context": torch.tensor([1.0, -2.0]),
 }
 MOVES = {
     "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
     "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
     "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "milliseconds": "calls",
-    "gate": "calls of acting", "recalled": "energy",
+    "gate": "calls of acting", "recalled": "energy", "context": "energy",
 }  # fmt: skip
 """What a field is there to move."""
 
@@ -61,10 +62,11 @@ def made() -> tuple[Agent, Configuration]:
     """An ensemble for rewards, whose drive for goals is felt as well; the mode is what the agent is begun in."""
     plain = make_agent(members=2, thinking=THINKING)
     perception = replace(plain.config.perception, recall=RECALL)
-    agent = wake(Agent(replace(plain.config, perception=perception), plain.spaces))
+    told = replace(plain.spaces, shape=(4,), context=2)
+    agent = wake(Agent(replace(plain.config, perception=perception), told))
     base = agent.modules.configurator("gated")
     u = base.u + drive_weights(ending=0.5, effort=0.1, goal=0.7)
-    return agent, replace(base, u=u, goal=torch.zeros(ENVS, 10), recalled=torch.zeros(ENVS, RECALL.values))
+    return agent, replace(base, u=u, goal=torch.zeros(ENVS, 12), recalled=torch.zeros(ENVS, RECALL.values))
 
 
 def measured(agent: Agent, configuration: Configuration) -> dict[str, Any]:

@@ -75,8 +75,9 @@ OTHER_THINKING: dict[str, Any] = {
 }  # fmt: skip
 OTHER_TASK: dict[str, Any] = {
     "pleasure": 0.5, "ending": 2.0, "effort": 0.1, "hunger": -1.0, "hazard": 3.0, "novelty": 0.2, "agency": 0.7,
-    "discount": 0.9,
+    "discount": 0.9, "context": (0.5, 1.0),
 }  # fmt: skip
+MOVED = {"discount": {"discount"}, "context": {"context"}}
 
 
 def as_dict(configuration: Configuration) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_every_setting_of_thinking_arrives_under_its_name(name: str) -> None:
 def test_every_setting_of_the_task_changes_something(name: str) -> None:
     before = as_dict(Configurator(Task())("mode-2"))
     after = as_dict(Configurator(Task(**{name: OTHER_TASK[name]}))("mode-2"))
-    assert {key for key in before if before[key] != after[key]} == ({"discount"} if name == "discount" else {"u", "v"})
+    assert {key for key in before if before[key] != after[key]} == MOVED.get(name, {"u", "v"})
 
 
 def test_no_setting_was_forgotten_here() -> None:
