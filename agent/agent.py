@@ -206,7 +206,7 @@ class Decision:
         course: The planned actions ``[B, H, ...]``, or None in Mode-1.
         planned: Where a plan was made in this step ``[B]``.
         calls: Predictor calls of this step, over all environments.
-        doubts: What the gate looked at in this step ``[B, 3]``, NaN where it did not; None in other modes.
+        doubts: What the gate looked at in this step ``[B, 4]``, NaN where it did not; None in other modes.
     """
 
     action: Array
@@ -238,6 +238,7 @@ class Acting:
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
+        self.expected = torch.full((num_envs,), torch.nan, device=agent.device)  # of the last decision, in doubt
         recall = agent.modules.perception.recall if agent.config.perception.recall.slots else None
         self.memory = None if recall is None else recall.begin(num_envs, agent.device)
 
@@ -246,7 +247,8 @@ class Acting:
         arrays = {"frames": self.frames, "course": self.course, "age": self.age, "known": self.known}
         start = {f"start{index}": part.clone() for index, part in enumerate(self.start)}
         memory = {} if self.memory is None else {name: part.clone() for name, part in vars(self.memory).items()}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start | memory
+        expected = {"expected": self.expected.clone()} if self.mode == "gated" else {}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()} | start | memory | expected
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Undo `state`."""
@@ -257,6 +259,8 @@ class Acting:
         self.start = tuple(
             fitting(state[f"start{index}"], part).to(part.device) for index, part in enumerate(self.start)
         )
+        if self.mode == "gated":
+            self.expected = fitting(state["expected"], self.expected)
         if self.memory is not None:
             present = vars(self.memory)
             self.memory = ContentMemory(
@@ -279,6 +283,7 @@ class Acting:
         self.frames[first] = x[first][:, None]
         self.known &= ~first
         self.age[first] = self.commit
+        self.expected[torch.from_numpy(first).to(self.expected.device)] = torch.nan
         recalled = self._recall(first, active)
         due = active & (self.age >= self.commit)
         plan = np.zeros((len(first), plan_width(self.agent.spaces)), np.float32)
@@ -334,7 +339,12 @@ class Acting:
             if doubts is None:
                 result = mode_2(m, percept, configuration, *thinking)
             else:
-                action, doubt, wanted, result = gated(m, percept, configuration, *thinking, self.sample)
+                before_now = self.expected[torch.from_numpy(index).to(device)]
+                action, doubt, wanted, result, foreseen = gated(
+                    m, percept, configuration, *thinking, before_now, self.sample
+                )
+                if foreseen is not None:
+                    self.expected[torch.from_numpy(index).to(device)] = foreseen
                 doubts[index] = doubt.cpu().numpy()
                 where = wanted.cpu().numpy()
                 thinks = index[where]

@@ -23,7 +23,7 @@ from .evaluation import Progress
 from .interaction import interact
 from .worlds import build_env
 
-Signal = Literal["entropy", "variance", "spread"]
+Signal = Literal["entropy", "variance", "spread", "surprise"]
 SEED = 1_000_000_000
 """Added to a run's seed: no training and no evaluation begins there."""
 _STREAMS = 16
@@ -85,7 +85,7 @@ def check_gates(agent: Agent, shares: Sequence[float], signals: Sequence[str]) -
 def measure_doubts(
     agent: Agent, decisions: int, progress: Progress | None = None, total: int | None = None, done: int = 0
 ) -> NDArray[np.float32]:
-    """What the agent's gate looks at while it acts in its training world: ``[N, 3]``, a row for every decision.
+    """What the agent's gate looks at while it acts in its training world: ``[N, 4]``, a row for every decision.
 
     Steps in the middle of a plan are none.
 
@@ -119,8 +119,9 @@ def measure_doubts(
 def thresholds(doubts: NDArray[np.float32], share: float) -> list[float]:
     """A threshold for each column of ``doubts [N, k]``, such that in ``share`` of the rows one of them is exceeded.
 
-    All have the same quantile, found from the rows' highest ranks.
+    All have the same quantile, found from the rows' highest ranks. What was not looked at (NaN) was in no doubt.
     """
+    doubts = np.where(np.isnan(doubts), doubts.dtype.type(-np.inf), doubts)
     ranks = doubts.argsort(0, kind="stable").argsort(0) / len(doubts)
     level = float(np.quantile(ranks.max(1), 1 - share))
     return [float(value) for value in np.quantile(doubts, level, axis=0)]

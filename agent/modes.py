@@ -2,7 +2,8 @@
 
 Mode-1:  s[0] = Enc(x);  a[0] = A(s[0])
 Mode-2:  s[0] = Enc(x);  s[t+1] = Pred(s[t], a[t]);  F(a) = Σ γ^t u·IC(ι[t]) + γ^T v·TC(s[T]);  ǎ = argmin_a F(a)
-Gated:   s[0] = Enc(x);  Mode-2 where H[A(s)], Var_E Pred(s, A(s)) or Std TC(s) is above its threshold, else Mode-1
+Gated:   s[0] = Enc(x);  Mode-2 where H[A(s)], Var_E Pred(s, A(s)), Std TC(s) or TC(s) − TC(ŝ) is above its threshold,
+         else Mode-1; ŝ is the state that was expected of the last decision, Pred(s[−1], a[−1])
 Mode-1 learns from both halves of Mode-2: min D(ǎ[0], A(s[0])) imitates its plans, min F(ã) with ã[t] = A(s[t]) makes
 the actor's own course through the imagined world a good one (`Learner.actor_update`).
 """
@@ -114,15 +115,17 @@ class Gated(NamedTuple):
 
     Attributes:
         action: What Mode-1 would do ``[B, ...]``.
-        doubts: What the gate looked at ``[B, 3]``, in the order of `DOUBTS`; NaN where it did not look.
+        doubts: What the gate looked at ``[B, 4]``, in the order of `DOUBTS`; NaN where it did not look.
         thinks: Where it plans ``[B]``.
         plan: Of those N, or None without any.
+        expected: v·TC of the states that this decision is expected to lead to ``[B]``; None where nobody asks.
     """
 
     action: Tensor
     doubts: Tensor
     thinks: Tensor
     plan: Plan | None
+    expected: Tensor | None
 
 
 def gated(
@@ -133,6 +136,7 @@ def gated(
     action_space: ActionSpace,
     start: Distribution,
     generator: torch.Generator,
+    expected: Tensor,
     sample: bool = False,
 ) -> Gated:
     """React where nothing is in doubt, and think ahead where something is; only those states are planned for.
@@ -145,32 +149,44 @@ def gated(
         action_space: Of one environment.
         start: Where to begin the search ``[B, ...]``.
         generator: Draws candidates, and actions and plans where chance is asked for.
+        expected: What the last decision of each was expected to lead to ``[B]`` (`Gated.expected`); NaN without one.
         sample: Where it reacts, draw from the policy instead of taking its mode.
     """
     s = m.perception.encode(x, configuration)
     policy: Policy = m.actor(s, configuration)
-    doubt = doubts(m, s, policy, configuration)
+    doubt = doubts(m, s, policy, configuration, expected)
     thinks = wants_plan(doubt, configuration.gate, generator)
-    plan = None
+    action = policy.sample(generator) if sample else policy.mode()
+    plan, expects = None, configuration.gate.surprise is not None
+    foreseen = foresee(m, s, action.unsqueeze(1), configuration) if expects else None
     if thinks.any():
         goal = None if configuration.goal is None else configuration.goal[thinks]
         begin = type(start)(*(getattr(start, part.name)[thinks] for part in fields(start)))
         some = configuration.with_goal(goal)
         plan = think(m, State(s.latent[thinks]), some, planner, action_space, begin, generator)
-    return Gated(policy.sample(generator) if sample else policy.mode(), doubt, thinks, plan)
+        if foreseen is not None:
+            foreseen[thinks] = foresee(m, State(s.latent[thinks]), plan.actions[:, : configuration.commit], some)
+    return Gated(action, doubt, thinks, plan, foreseen)
 
 
-def doubts(m: Modules, s: State, policy: Policy, configuration: Configuration) -> Tensor:
-    """What the reactive agent is unsure about in states ``[B, D]``: ``[B, 3]`` in the order of `DOUBTS`.
+def foresee(m: Modules, s: State, actions: Tensor, configuration: Configuration) -> Tensor:
+    """v·TC ``[B]`` of the states that actions ``[B, T, ...]`` are expected to lead to from states ``[B, D]``."""
+    latent = m.world_model.rollout(s, actions.unsqueeze(1), configuration.goal).latent[:, 0, -1]
+    return m.critic(State(latent), configuration).sum(-1)  # type: ignore[no-any-return]
+
+
+def doubts(m: Modules, s: State, policy: Policy, configuration: Configuration, expected: Tensor) -> Tensor:
+    """What the reactive agent is unsure about in states ``[B, D]``: ``[B, 4]`` in the order of `DOUBTS`.
 
     Entropy of the policy; variance over the ensemble's members of where its action leads; spread of the critic's
-    belief. What the gate has no threshold for is not computed and NaN.
+    belief; by how much it is worse than ``expected [B]`` of the last decision. What the gate has no threshold for is
+    not computed and NaN, as is surprise where nothing was expected.
 
     Raises:
         ValueError: The gate asks for the variance of a world model that is no ensemble.
     """
     gate, unasked = configuration.gate, torch.full_like(s.latent[:, 0], math.nan)
-    entropy = variance = spread = unasked
+    entropy = variance = spread = surprise = unasked
     if gate.entropy is not None:
         entropy = policy.entropy()
     if gate.variance is not None:
@@ -180,11 +196,13 @@ def doubts(m: Modules, s: State, policy: Policy, configuration: Configuration) -
         variance = after.latent.var(-2, correction=0).mean(-1)
     if gate.spread is not None:
         spread = m.critic.spread(s, configuration)
-    return torch.stack([entropy, variance, spread], dim=-1)
+    if gate.surprise is not None:
+        surprise = m.critic(s, configuration).sum(-1) - expected
+    return torch.stack([entropy, variance, spread, surprise], dim=-1)
 
 
 def wants_plan(doubt: Tensor, gate: Gate, generator: torch.Generator) -> Tensor:
-    """Where one of the doubts ``[B, 3]`` is above its threshold, or chance has it ``[B]``."""
+    """Where one of the doubts ``[B, 4]`` is above its threshold, or chance has it ``[B]``."""
     limits = [math.inf if threshold is None else threshold for threshold in gate.thresholds]
     above = (doubt > torch.tensor(limits, device=doubt.device)).any(-1)
     if gate.chance is None:

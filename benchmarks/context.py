@@ -1,11 +1,12 @@
 """What the context that modulates perception and world model is worth: one agent for tasks that contradict each other.
 
 The controls of ENV are wired anew in each episode (`Wired`), and the context tells how. One agent is trained with the
-context and one without; a third is trained on the world as it is, which is what one task alone would give. Mean returns
-of held-out episodes in each mode; the agent with a context also where it is told another wiring, and where it is told
-nothing. Shares are of the way from random play to the agent of one task.
+context and one without; a third is trained on the world as it is, which is what one task alone would give. The agents
+of K tasks have ``--scale`` times the decisions and updates of the one of a single task. Mean returns of held-out
+episodes in each mode; the agent with a context also where it is told another wiring, and where it is told nothing.
+Shares are of the way from random play to the agent of one task.
 
-    OMP_NUM_THREADS=1 python benchmarks/context.py CartPole-v1 --seeds 0 1 2 3 4 --out context.csv
+    OMP_NUM_THREADS=1 python benchmarks/context.py CartPole-v1 --seeds 0 1 2 3 4 --scale 2 --out context.csv
 """
 
 from __future__ import annotations
@@ -56,11 +57,16 @@ class Misled:
         return self.behaviour.act(np.concatenate([own, self.lie(context)], axis=1), first, active)
 
 
-def trained(id: str, seed: int, wirings: int, kind: str) -> Agent:
-    """The preset's agent of the world as it is, or of its wirings."""
-    config = preset(id)
-    env = config.env if kind == "alone" else replace(config.env, wirings=wirings, wirings_told=kind == "told")
-    agent, world = prepare(replace(config, env=env, seed=seed, device="cpu", threads=1))
+def trained(id: str, seed: int, wirings: int, scale: int, kind: str) -> Agent:
+    """The preset's agent of the world as it is, or of its wirings with a longer schedule."""
+    config = replace(preset(id), seed=seed, device="cpu", threads=1)
+    if kind != "alone":
+        plan = config.schedule
+        names = ("prefill", "prefill_updates", "rounds", "mode_1_rounds", "final_behaviour_updates")
+        plan = replace(plan, **{name: scale * getattr(plan, name) for name in names})
+        env = replace(config.env, wirings=wirings, wirings_told=kind == "told")
+        config = replace(config, env=env, schedule=plan)
+    agent, world = prepare(config)
     Trainer(agent, world, lambda *_: None).run()
     world.close()
     return agent
@@ -88,6 +94,10 @@ def main() -> None:
     parser.add_argument("env", nargs="?", default="CartPole-v1", help="Gymnasium id")
     parser.add_argument("--wirings", type=int, default=2, help="ways in which the controls may be wired")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="training seeds")
+    parser.add_argument("--scale", type=int, default=1, help="of the schedule of agents of several tasks")
+    parser.add_argument(
+        "--untold", action=argparse.BooleanOptionalAction, default=True, help="train one without a context as well"
+    )
     parser.add_argument("--episodes", type=int, default=40, help="held-out episodes")
     parser.add_argument("--out", type=Path, default=Path("context.csv"), help="CSV file")
     arguments = parser.parse_args()
@@ -96,12 +106,14 @@ def main() -> None:
     lines: list[list[Any]] = []
     for seed in arguments.seeds:
         start = time.process_time()
-        agents = {kind: trained(arguments.env, seed, arguments.wirings, kind) for kind in ("told", "untold", "alone")}
+        kinds = ["told", "alone", *(["untold"] if arguments.untold else [])]
+        agents = {kind: trained(arguments.env, seed, arguments.wirings, arguments.scale, kind) for kind in kinds}
         floor = score(agents["told"], None, None, arguments.episodes)
         print(f"seed {seed}: random {floor:.1f}, trained in {time.process_time() - start:.0f} s of processor time")
         returns = {
             (row, mode): score(agents[kind], mode, lie, arguments.episodes)
             for row, (kind, lie) in ROWS.items()
+            if kind in agents
             for mode in modes
         }
         for (row, mode), value in returns.items():
@@ -114,6 +126,8 @@ def main() -> None:
             writer.writerow(["env", "wirings", "seed", "mode", "row", "return", "random", "share"])
             writer.writerows(lines)
     for (row, mode), shares in found.items():
+        if not shares:
+            continue
         interval = mean_interval(shares)
         print(f"{mode}  {row:15}{100 * interval.mean:6.0f} % ({100 * interval.low:.0f} … {100 * interval.high:.0f})")
 

@@ -59,7 +59,7 @@ def rows_of(agent: Agent, signals: Sequence[str], shares: Sequence[float], confi
             gate = calibrate(agent, share, (signal,))  # type: ignore[arg-type]
             found = measured(with_gate(agent, gate), "gated", config)
             tell("gated", signal, share, found)
-            look = agent.config.world_model.members if gate.variance is not None else 0
+            look = agent.config.world_model.members if signal in {"variance", "surprise"} else 0
             rate = (found.calls - look) / ends["mode-2"].calls
             tell("chance", signal, share, measured(with_gate(agent, Gate(chance=rate)), "gated", config))
     return rows
@@ -69,7 +69,7 @@ def main() -> None:
     """Measure, print a table, and write it beside the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--signals", nargs="+", default=["entropy", "spread"], choices=DOUBTS)
+    parser.add_argument("--signals", nargs="+", default=["entropy", "spread", "surprise"], choices=DOUBTS)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.1, 0.3, 0.5], help="of decisions to plan")
     parser.add_argument("--episodes", type=int, default=32, help="unseen episodes per row")
     parser.add_argument("--seed", type=int, default=1_000, help="of their levels, starts or pairs")

@@ -54,6 +54,7 @@ KNOBS: dict[str, Knob] = {
     "thinking.gate.entropy": Knob(0.0, 3.0),
     "thinking.gate.variance": Knob(1e-5, 1.0, log=True),
     "thinking.gate.spread": Knob(0.01, 100.0, log=True),
+    "thinking.gate.surprise": Knob(0.001, 100.0, log=True),
     "pleasure": Knob(0.25, 4.0, log=True),
     "ending": Knob(0.0, 8.0),
     "effort": Knob(0.0, 1.0),

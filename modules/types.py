@@ -33,7 +33,7 @@ IMAGINED_DRIVES = ("novelty", "agency")
 
 Mode = Literal["mode-1", "mode-2", "gated"]
 
-DOUBTS = ("entropy", "variance", "spread")
+DOUBTS = ("entropy", "variance", "spread", "surprise")
 """What a reactive agent can be unsure about, in order: see `Gate`."""
 
 
@@ -47,13 +47,16 @@ class Gate:
     """Of the latent one step ahead over the members of an ensemble, mean over D; costs a predictor call of each."""
     spread: float | None = None
     """Standard deviation of the critic's cost-to-go under the distributions of its heads."""
+    surprise: float | None = None
+    """How much more the critic foresees in this state than in the one that the world model had expected of the last
+    decision; costs a predictor call for each step that is expected."""
     chance: float | None = None
     """Plan with this chance besides, whatever the doubts: alone it is the control that a gate has to beat."""
 
     @property
     def thresholds(self) -> tuple[float | None, ...]:
         """Of the doubts, in the order of `DOUBTS`."""
-        return self.entropy, self.variance, self.spread
+        return self.entropy, self.variance, self.spread, self.surprise
 
     @property
     def open(self) -> bool:

@@ -126,7 +126,7 @@ def test_a_field_that_nobody_reads_is_found() -> None:
     assert dead_fields(longer, agent, OTHER) == ["attention"]  # nor is one that this test was not told of let pass
 
 
-@pytest.mark.parametrize("threshold", ["entropy", "variance", "spread", "chance"])
+@pytest.mark.parametrize("threshold", ["entropy", "variance", "spread", "surprise", "chance"])
 def test_every_part_of_the_gate_opens_it(threshold: str) -> None:
     agent, base = made()
     shut = measured(agent, replace(base, gate=Gate()))["calls of acting"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from forethought.agent.standings import standings
 from forethought.agent.style import colours_of
 from forethought.agent.training import Trainer
 from forethought.modules.configurator import Task, Thinking
-from forethought.modules.types import Gate
+from forethought.modules.types import Gate, State
 from gymnasium import spaces
 from torch import Tensor
 
@@ -47,14 +48,14 @@ def looked_at(agent: Agent, step: int = 0) -> Tensor:
     with torch.no_grad():
         s = m.perception.encode(torch.from_numpy(observations(step))[:, None])
         configuration = m.configurator("gated")
-        return doubts(m, s, m.actor(s, configuration), configuration)
+        return doubts(m, s, m.actor(s, configuration), configuration, torch.full((ENVS,), 0.5))
 
 
 # ---- the doubts and the decision
 
 
 def test_doubts_are_what_they_are_called() -> None:
-    agent = gate_agent(Gate(entropy=0.0, variance=0.0, spread=0.0), members=3)
+    agent = gate_agent(Gate(entropy=0.0, variance=0.0, spread=0.0, surprise=0.0), members=3)
     m, found = agent.modules, looked_at(agent)
     with torch.no_grad():
         s = m.perception.encode(torch.from_numpy(observations())[:, None])
@@ -65,9 +66,11 @@ def test_doubts_are_what_they_are_called() -> None:
         values = m.critic.two_hot.centres.sign() * m.critic.two_hot.centres.abs().expm1()
         mean = (belief * values).sum(-1, keepdim=True)
         each = (belief * (values - mean) ** 2).sum(-1)
+        cost_to_go = m.critic(s, configuration).sum(-1)
     assert torch.allclose(found[:, 0], -(p * p.log()).sum(-1), atol=1e-5)
     assert torch.allclose(found[:, 1], ((carry[0] - carry[0].mean(1, keepdim=True)) ** 2).mean((1, 2)), atol=1e-5)
     assert torch.allclose(found[:, 2], (configuration.v[: each.shape[-1]] ** 2 * each).sum(-1).sqrt(), rtol=1e-4)
+    assert torch.allclose(found[:, 3], cost_to_go - 0.5, atol=1e-6)
     assert (found.std(0) > 1e-3).all()
 
 
@@ -75,17 +78,19 @@ def test_what_has_no_threshold_is_not_looked_at() -> None:
     agent = gate_agent(Gate(spread=0.0), members=3)
     before = agent.modules.world_model.calls
     found = looked_at(agent)
-    assert found[:, :2].isnan().all() and not found[:, 2].isnan().any()
+    assert found[:, [0, 1, 3]].isnan().all() and not found[:, 2].isnan().any()
     assert agent.modules.world_model.calls == before
 
 
 def test_one_doubt_above_its_threshold_is_enough() -> None:
-    doubt = torch.tensor([[0.1, math.nan, 5.0], [0.3, math.nan, 5.0], [0.1, math.nan, 7.0], [0.2, math.nan, 6.0]])
+    no = math.nan
+    doubt = torch.tensor([[0.1, no, 5.0, no], [0.3, no, 5.0, no], [0.1, no, 7.0, 1.0], [0.2, no, 6.0, 1.5]])
     generator = torch.Generator().manual_seed(0)
     assert wants_plan(doubt, Gate(entropy=0.2, spread=6.0), generator).tolist() == [False, True, True, False]
     assert wants_plan(doubt, Gate(entropy=0.2), generator).tolist() == [False, True, False, False]
+    assert wants_plan(doubt, Gate(surprise=1.0), generator).tolist() == [False, False, False, True]
     assert not wants_plan(doubt, Gate(), generator).any()
-    by_chance = wants_plan(torch.full((4_000, 3), math.nan), Gate(chance=0.3), generator).float().mean()
+    by_chance = wants_plan(torch.full((4_000, 4), math.nan), Gate(chance=0.3), generator).float().mean()
     assert 0.27 < by_chance < 0.33
 
 
@@ -125,6 +130,61 @@ def test_looking_ahead_for_the_variance_is_paid_for() -> None:
     assert agent.begin(ENVS, "gated").act(observations(), ALL, ALL).calls == 3 * ENVS
     with pytest.raises(ValueError, match=r"gate.variance is set and the world model is no ensemble"):
         gate_agent(Gate(variance=0.1)).begin(ENVS, "gated").act(observations(), ALL, ALL)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_surprise_is_that_it_is_worse_than_the_world_model_expected(members: int) -> None:
+    """TC(s) − TC(ŝ), ŝ where the last reaction or the whole committed part of the last plan was to lead."""
+    agent = gate_agent(Gate(surprise=math.inf, chance=0.5), members, commit=2)
+    m, acting = agent.modules, agent.begin(ENVS, "gated")
+    configuration = m.configurator("gated")
+
+    def critic(latent: Tensor) -> Tensor:
+        with torch.no_grad():
+            return m.critic(State(latent), configuration).sum(-1)  # type: ignore[no-any-return]
+
+    def latent(step: int) -> Tensor:
+        with torch.no_grad():
+            return m.perception.encode(torch.from_numpy(observations(step))[:, None]).latent
+
+    first = acting.act(observations(0), ALL, ALL)
+    assert first.doubts is not None and np.isnan(first.doubts).all()  # nothing was expected
+    assert 0 < first.planned.sum() < ENVS and first.course is not None
+    assert first.calls == members * (COST * first.planned.sum() + ENVS + 2 * first.planned.sum())
+    with torch.no_grad():
+        course = m.world_model.rollout(State(latent(0)), torch.from_numpy(first.course[:, None].copy())).latent[:, 0]
+        react = m.world_model.rollout(State(latent(0)), torch.from_numpy(first.action[:, None, None].copy())).latent
+    second = acting.act(observations(1), NONE, ALL)
+    assert second.doubts is not None
+    told = second.doubts[:, 3]
+    assert np.array_equal(np.isnan(told), first.planned)  # in the middle of a plan nobody asks
+    expected = (critic(latent(1)) - critic(react[:, 0, 1])).numpy()
+    assert np.allclose(told[~first.planned], expected[~first.planned], atol=1e-5)
+    back = agent.begin(ENVS, "gated")
+    back.restore(acting.state())  # what is expected goes on with a run
+    agent.generator.manual_seed(3)
+    third = acting.act(observations(2), np.arange(ENVS) == 1, ALL)
+    assert third.doubts is not None and np.isnan(third.doubts[1]).all()  # nor in a new episode
+    old = (critic(latent(2)) - critic(course[:, 2])).numpy()
+    asked = first.planned & (np.arange(ENVS) != 1)
+    assert asked.any() and np.allclose(third.doubts[asked, 3], old[asked], atol=1e-5)
+    agent.generator.manual_seed(3)
+    again = back.act(observations(2), np.arange(ENVS) == 1, ALL)
+    assert np.array_equal(again.doubts, third.doubts, equal_nan=True) and np.array_equal(again.action, third.action)
+
+
+def test_whoever_is_surprised_plans() -> None:
+    agent = gate_agent(Gate(surprise=math.inf))
+    acting = agent.begin(ENVS, "gated")
+    acting.act(observations(0), ALL, ALL)
+    state = acting.state()
+    told = acting.act(observations(1), NONE, ALL).doubts
+    assert told is not None
+    middle = float(np.median(told[:, 3]))
+    other = with_gate(agent, Gate(surprise=middle)).begin(ENVS, "gated")
+    other.restore(state)
+    planned = other.act(observations(1), NONE, ALL).planned
+    assert 0 < planned.sum() < ENVS and np.array_equal(planned, told[:, 3] > middle)
 
 
 def test_plans_are_carried_out_and_reactions_are_decided_anew() -> None:
@@ -167,8 +227,8 @@ def test_each_environment_is_planned_for_towards_its_own_goal() -> None:
 
 
 def test_a_gate_is_saved_and_checked() -> None:
-    task = Task(thinking=Thinking(gate=Gate(entropy=0.25, chance=0.5)))
-    assert from_json(Task, to_json(task)) == task
+    task = Task(context=(0.0, 1.0), thinking=Thinking(gate=Gate(entropy=0.25, surprise=2.0, chance=0.5)))
+    assert from_json(Task, json.loads(json.dumps(to_json(task)))) == task
     with pytest.raises(ValueError, match="the gated mode has no gate: set a threshold"):
         make_agent().begin(2, "gated")
     config = settings(thinking=replace(THINKING, gate=Gate(variance=0.5)))
@@ -208,6 +268,8 @@ def test_thresholds_let_through_the_share_that_was_asked_for(share: float, colum
     above = found > np.array(limits)
     assert above.any(1).mean() == pytest.approx(share, abs=0.01)
     assert np.ptp(above.mean(0)) < 0.01  # the same quantile of each
+    found[draws.uniform(size=found.shape) < 0.1] = np.nan  # not looked at: no doubt
+    assert (found > np.array(thresholds(found, share))).any(1).mean() == pytest.approx(share, abs=0.01)
 
 
 def test_a_calibrated_gate_plans_about_as_often_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +298,7 @@ def test_a_calibrated_gate_plans_about_as_often_as_it_should(monkeypatch: pytest
     [
         ((0.0,), ("entropy",), "--gates is 0.0"),
         ((0.3, 0.3), ("entropy",), "expected different shares"),
-        ((0.3,), ("surprise",), "--signals is surprise, expected some of entropy, variance, spread"),
+        ((0.3,), ("boredom",), "--signals is boredom, expected some of entropy, variance, spread, surprise"),
         ((0.3,), (), "--signals is empty"),
         ((0.3,), ("variance",), "no ensemble"),
     ],

@@ -206,4 +206,4 @@ def test_in_a_world_of_memory_it_is_what_an_agent_is_better_by() -> None:
     agent.modules.perception.recall.disturb = lambda memory: forget(memory, everywhere)
     assert abs(play(agent, "mode-2").returns.mean()) < 0.25
     agent.modules.perception.recall.disturb = lambda memory: scrambled(memory, draws)
-    assert play(agent, "mode-2").returns.mean() < 0.6 * thinking
+    assert play(agent, "mode-2").returns.mean() < 0.25  # no key leads to its own side
