@@ -6,18 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..modules.actions import ActionEncoder, ActionSpace
+from ..modules.actions import ActionEncoder
 from ..modules.actor import Actor
 from ..modules.configurator import Configurator
 from ..modules.content import ContentMemory, forget
 from ..modules.cost import IntrinsicCost
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import DOUBTS, DRIVES, SENSOR_DRIVES, SENSORS, Mode, State
+from ..modules.types import DOUBTS, DRIVES, SENSOR_DRIVES, Mode, State
 from ..modules.world_model import WorldModel
 from ..planners import (
     Categorical,
@@ -32,57 +31,9 @@ from ..planners import (
 )
 from .config import RunConfig
 from .modes import Modules, gated, mode_1, mode_2
+from .spaces import Spaces
 
 Array = NDArray[np.generic]
-
-
-@dataclass(frozen=True)
-class Spaces:
-    """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
-    its sensors; how many numbers at an observation's end are the context."""
-
-    shape: tuple[int, ...]
-    pixels: bool
-    goals: bool
-    action: ActionSpace
-    sensors: tuple[str, ...] = ()
-    context: int = 0
-
-
-def read_spaces(
-    observation: spaces.Space[object],
-    action: spaces.Space[object],
-    sensors: tuple[str, ...] = (),
-    context: int = 0,
-) -> Spaces:
-    """Understand the single spaces, the sensors and the context of a vector environment made by `make_env`.
-
-    Raises:
-        ValueError: A space, a sensor or a context that agents do not support.
-    """
-    if set(sensors) - set(SENSORS) or len(set(sensors)) < len(sensors):
-        raise ValueError(f"the environment has the sensors {sensors}, expected different ones of {SENSORS}")
-    goals = isinstance(observation, spaces.Dict)
-    if isinstance(observation, spaces.Dict):
-        if set(observation.spaces) != {"observation", "desired_goal"}:
-            raise ValueError(
-                f"Dict observation with entries {sorted(observation.spaces)}; expected observation and desired_goal, "
-                "or select one entry with observation_key"
-            )
-        observation = observation["observation"]
-    if not isinstance(observation, spaces.Box) or observation.shape is None:
-        raise ValueError(
-            f"observation space {observation} is not supported; expected a Box (make_env turns others into one)"
-        )
-    if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
-        raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
-    pixels = observation.dtype == np.uint8 and len(observation.shape) == 3
-    if context and (pixels or goals or not 0 < context < observation.shape[0]):
-        raise ValueError(
-            f"the environment says that {context} numbers of its observation are a context; it has the shape "
-            f"{observation.shape}{' and goals' if goals else ''}, expected a longer vector and no goals"
-        )
-    return Spaces(observation.shape, pixels, goals, action, tuple(sensors), context)
 
 
 def pick_device(name: str) -> torch.device:

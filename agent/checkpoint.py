@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..modules.actions import ActionEncoder
 from ..modules.types import SENSORS
-from .agent import Agent, Spaces, build_networks
+from .agent import Agent, build_networks
 from .config import RunConfig
+from .spaces import Spaces
 from .storage import Shapes, from_json, in_a_line, read_json, read_tensors, tensor_bytes, to_json, write_atomically
 
 FORMAT = 1

@@ -17,12 +17,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from .agent import Spaces, pick_device
+from .agent import pick_device
 from .checkpoint import describe_space, saved_spaces
 from .comparison import Player
 from .config import EnvConfig
 from .distinct import with_distinct_actions
 from .interaction import Behaviour, VectorEnv
+from .spaces import Spaces
 from .storage import from_json, in_a_line, read_json, read_tensors, save_tensors, to_json, write_atomically
 from .worlds import build_env, spaces_of
 

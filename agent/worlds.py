@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
-from .agent import Agent, Spaces, read_spaces
+from .agent import Agent
 from .checkpoint import check_same_world
 from .config import EnvConfig
 from .interaction import VectorEnv
+from .spaces import Spaces, read_spaces
 
 
 def build_env(

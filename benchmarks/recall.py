@@ -19,12 +19,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.config import RunConfig, WorldModelLoss
 from forethought.agent.evaluation import evaluate
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, prepare
+from forethought.agent.spaces import Spaces
 from forethought.agent.statistics import mean_interval
 from forethought.agent.training import Trainer
 from forethought.modules.content import forget, scrambled

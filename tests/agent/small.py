@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.config import BehaviourLoss, EnvConfig, RunConfig, Schedule, WorldModelLoss
+from forethought.agent.spaces import Spaces
 from forethought.modules.actor import ActorConfig
 from forethought.modules.configurator import Task, Thinking
 from forethought.modules.critic import CriticConfig

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent import checkpoint
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.checkpoint import (
     check_same_world,
     from_json,
@@ -29,6 +29,7 @@ from forethought.agent.faults import StopRequest
 from forethought.agent.keeper import Keeper
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, prepare, train
+from forethought.agent.spaces import Spaces
 from forethought.agent.storage import read_tensors, save_tensors, write_atomically
 from forethought.agent.training import Trainer
 from forethought.modules import storage

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Decision, Spaces, read_spaces
+from forethought.agent.agent import Agent, Decision
 from forethought.agent.checkpoint import check_same_world, load_agent, save_agent, saved_spaces
 from forethought.agent.evaluation import evaluate
 from forethought.agent.run import build_env, prepare
+from forethought.agent.spaces import Spaces, read_spaces
 from forethought.agent.training import Trainer
 from forethought.modules.perception import Perception, PerceptionConfig
 from forethought.modules.recall import RecallConfig

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.config import Regulariser, WorldModelLoss, published
 from forethought.agent.criterion import Metrics, _encoded_steps, carried, perceive, random_shift, world_model_loss
 from forethought.agent.learning import Learner
 from forethought.agent.run import check_settings
+from forethought.agent.spaces import Spaces
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.memory import Window
 from forethought.modules.perception import Perception, PerceptionConfig

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Spaces, read_spaces
+from forethought.agent.agent import Agent
 from forethought.agent.budgets import with_budget
 from forethought.agent.checkpoint import load_agent, save_agent
 from forethought.agent.config import RunConfig
@@ -21,6 +21,7 @@ from forethought.agent.modes import Modules, think
 from forethought.agent.presets import preset
 from forethought.agent.recording import record
 from forethought.agent.run import prepare
+from forethought.agent.spaces import Spaces, read_spaces
 from forethought.agent.training import Trainer
 from forethought.envs.foraging import DRAIN, HAZARD_RADIUS, MEAL, REACH, STEP, ForagingVectorEnv
 from forethought.modules.configurator import Configurator, Task, Thinking

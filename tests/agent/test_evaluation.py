@@ -10,13 +10,14 @@ import gymnasium
 import numpy as np
 import pytest
 from forethought.agent import evaluation
-from forethought.agent.agent import Agent, Decision, read_spaces
+from forethought.agent.agent import Agent, Decision
 from forethought.agent.comparison import CompareConfig, check_behaviours, compare
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.interaction import Exploring, RandomBehaviour, interact
 from forethought.agent.oracle import ExpertBehaviour
 from forethought.agent.presets import rooms
 from forethought.agent.protocols import evaluate_protocol, find_protocol
+from forethought.agent.spaces import read_spaces
 from forethought.agent.worlds import build_env
 from forethought.envs.rooms import TWO_ROOM_CROSS_100
 from forethought.modules.configurator import Thinking

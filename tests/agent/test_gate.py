@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent import calibration
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.calibration import SEED, calibrate, check_gates, measure_doubts, thresholds, with_gate
 from forethought.agent.checkpoint import from_json, to_json
 from forethought.agent.comparison import CompareConfig, modes_of, play
@@ -19,6 +19,7 @@ from forethought.agent.curves import gate_chart
 from forethought.agent.evaluation import Episode, Result
 from forethought.agent.modes import doubts, wants_plan
 from forethought.agent.run import check_settings, prepare
+from forethought.agent.spaces import Spaces
 from forethought.agent.standings import standings
 from forethought.agent.style import colours_of
 from forethought.agent.training import Trainer

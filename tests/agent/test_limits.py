@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, read_spaces
+from forethought.agent.agent import Agent
 from forethought.agent.limits import JUDGES, Judged, judge_courses, play_out
 from forethought.agent.presets import preset
+from forethought.agent.spaces import read_spaces
 from forethought.agent.worlds import build_env
 from forethought.modules.types import DRIVES
 

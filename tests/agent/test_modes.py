@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Acting, Agent, Decision, Spaces, plan_width
+from forethought.agent.agent import Acting, Agent, Decision, plan_width
 from forethought.agent.modes import Energy, propose, think
 from forethought.agent.run import check_settings
+from forethought.agent.spaces import Spaces
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import INTEROCEPTION, State, Trajectory
 from forethought.modules.world_model import PredictorName

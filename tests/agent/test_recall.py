@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.config import RunConfig
 from forethought.agent.criterion import perceive, world_model_loss
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, check_settings, prepare
+from forethought.agent.spaces import Spaces
 from forethought.agent.training import Trainer
 from forethought.modules.content import forget, scrambled
 from forethought.modules.content_index import ContentIndex

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent.agent import Agent, Spaces
+from forethought.agent.agent import Agent
 from forethought.agent.config import WorldModelLoss
 from forethought.agent.health import encode, vitals
 from forethought.agent.learning import Learner
 from forethought.agent.online import OnlineActing, OnlineLearning
 from forethought.agent.policies import with_policy
+from forethought.agent.spaces import Spaces
 from forethought.modules.cost import IntrinsicCost, floored
 from forethought.modules.memory import Window
 from forethought.modules.types import DRIVES, INTEROCEPTION, Mode, State
