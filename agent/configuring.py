@@ -46,7 +46,7 @@ class ConfigureConfig:
         "thinking.gate.entropy",
     )
     """What it may set: thinking.horizon, .candidates, .iterations, .hold, .proposals, .commit, .risk,
-    .habit, thinking.gate.entropy, .variance, .spread, and the drive weights pleasure, ending, effort."""
+    .habit, thinking.gate.entropy, .variance, .spread, .surprise, and the drive weights pleasure, ending, effort."""
     generations: int = 8
     """Generations of the evolution strategy."""
     pairs: int = 4
