@@ -61,8 +61,8 @@ KNOBS: dict[str, Knob] = {
     "hunger": Knob(-4.0, 4.0),
     "hazard": Knob(0.0, 8.0),
 }
-"""By where they are in a `Task`. A gate's threshold that is not set counts as its lowest: everything is planned (of surprise: wherever it is worse than
-expected)."""
+"""By where they are in a `Task`. A gate's threshold that is not set counts as its lowest: everything is planned; of
+surprise, wherever it is worse than expected."""
 
 
 def settings_of(task: Task, names: Sequence[str]) -> list[float]:
