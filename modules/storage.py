@@ -35,12 +35,21 @@ HEADER_LIMIT = 16_000_000
 """Bytes of the longest header or JSON file that is read; ours have some ten thousand."""
 _NPY_HEADER_LIMIT = 10_000
 _WIDEST = 16  # bytes of a number
+_BLOCK = 4096  # bytes that may become a hole
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file and flush it to the disk."""
-    with path.open("wb") as file:
-        file.write(content)
+    """Write a file and flush it to the disk. Zeros become holes, which take neither time nor room on most disks."""
+    whole = len(content) // _BLOCK
+    used = np.frombuffer(content, np.uint64, whole * _BLOCK // 8).reshape(whole, _BLOCK // 8).any(axis=1)
+    edges = np.flatnonzero(np.diff(used, prepend=False, append=False)) * _BLOCK
+    with path.open("wb") as file, memoryview(content) as view:
+        for first, end in edges.reshape(-1, 2).tolist():
+            file.seek(first)
+            file.write(view[first:end])
+        file.seek(whole * _BLOCK)
+        file.write(view[whole * _BLOCK :])
+        file.truncate(len(view))
         file.flush()
         os.fsync(file.fileno())
 

@@ -232,3 +232,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match=r"could not write .*x \(No space left on device\); free some space"):
         write_atomically(path, b"new content")
     assert path.read_bytes() == b"old" and [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 50_000, 409_600])
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_zeros_become_holes_and_nothing_else_changes(tmp_path: Path, size: int, share: float) -> None:
+    draws = np.random.default_rng(size)
+    blocks = draws.integers(1, 256, (-(-size // 4096), 4096), np.uint8) * (
+        draws.uniform(size=(-(-size // 4096), 1)) < share
+    )
+    content = blocks.tobytes()[:size]
+    path, hollow = tmp_path / "file", tmp_path / "hollow"
+    path.write_bytes(b"x" * 2 * size)  # what was there goes
+    storage.write_new(path, content)
+    assert path.read_bytes() == content
+    with hollow.open("wb") as file:
+        file.truncate(409_600)
+    if size == 409_600 and share == 0.1 and not hollow.stat().st_blocks:  # a disk that can have holes
+        assert path.stat().st_blocks * 512 <= 2 * np.count_nonzero(blocks)
