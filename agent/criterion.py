@@ -15,6 +15,8 @@ from ..modules.world_model import WorldModel
 from .config import WorldModelLoss
 
 Metrics = dict[str, float]
+Parts = dict[str, tuple[float, Tensor]]
+"""Terms of a loss by name: weight and value."""
 
 
 def masked_mean(value: Tensor, mask: Tensor) -> Tensor:
@@ -100,25 +102,15 @@ def world_model_loss(
     if config.regulariser == "ema" and target_perception is None:
         raise ValueError("regulariser ema predicts a slow encoder's latents and got none; give target_perception")
     encoded = world_model.actions(window.action)
-    width = perception.config.latent
-    if window.latent is None and perception.recall is not None:
-        steps, latent = list(range(encoded.shape[1] + 1)), perceive(perception, window)
-        target = _foreseen(latent[:, 1:], 0 if config.detach_target else width)
-    elif window.latent is None:
-        steps = _encoded_steps(encoded.shape[1], config.targets, generator)
-        percept = window.observation[:, steps]
-        percept = random_shift(percept, config.shift, generator) if config.shift else percept
-        latent = perception(percept)  # [B, len(steps), D]
-        target = _target(latent, percept[:, 1:], target_perception, config.detach_target)
-    else:
-        steps, latent, target = list(range(encoded.shape[1] + 1)), window.latent, window.latent[:, 1:]
+    steps, latent, target = _encoded(perception, window, config, generator, target_perception)
     reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
     known = window.known[:, reached]
     imagined, features = world_model.unroll(latent[:, 0], encoded)  # [B, E, T+1, D], [B, E, T, H]
     predicted = imagined[:, :, steps[1:]]
     error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
     parts = {"prediction": (prediction_weight, masked_mean(error, known))}
-    if (term := _against_collapse(latent[..., :width], predicted, target, known, config, generator)) is not None:
+    seen = latent[..., : perception.config.latent]
+    if (term := _against_collapse(seen, predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
     adjacent = [i for i in range(len(reached)) if steps[i + 1] == steps[i] + 1]
     if config.time_similarity:
@@ -130,22 +122,59 @@ def world_model_loss(
         inverse = _inverse_loss(world_model, pairs, encoded[:, between])
         parts["inverse"] = (config.inverse, masked_mean(inverse, known[:, adjacent]))
     if world_model.config.events:
-        seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
-        _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
-        features = torch.cat([features, direct.transpose(1, 2)], dim=2)  # imagined transitions and perceived ones
-        where = [*range(encoded.shape[1]), *seen]
-        reward, ending = _event_losses(world_model, features, window, where)
-        parts["reward"] = (config.reward, reward)
-        parts["ending"] = (config.ending, ending)
-        if window.sensors is not None and world_model.sensors:
-            error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
-            parts["sensors"] = (config.sensors, masked_mean(error, window.valid[:, where]))
+        parts |= _felt(world_model, window, config, steps, latent, features)
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
         still = (latent[:, :1] - target).square().mean(-1)
         metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, known)), 1e-9)
     return loss, metrics
+
+
+def _encoded(
+    perception: Perception,
+    window: Window,
+    config: WorldModelLoss,
+    generator: torch.Generator,
+    target_perception: Perception | None,
+) -> tuple[list[int], Tensor, Tensor]:
+    """Which n + 1 steps of the window are seen, their latents ``[B, n+1, D]``, and what is to be predicted of them
+    ``[B, n, D]``."""
+    length = window.action.shape[1]
+    if window.latent is not None:
+        return list(range(length + 1)), window.latent, window.latent[:, 1:]
+    if perception.recall is not None:
+        latent = perceive(perception, window)
+        learns = 0 if config.detach_target else perception.config.latent
+        return list(range(length + 1)), latent, _foreseen(latent[:, 1:], learns)
+    steps = _encoded_steps(length, config.targets, generator)
+    percept = window.observation[:, steps]
+    percept = random_shift(percept, config.shift, generator) if config.shift else percept
+    latent = perception(percept)
+    return steps, latent, _target(latent, percept[:, 1:], target_perception, config.detach_target)
+
+
+def _felt(
+    world_model: WorldModel,
+    window: Window,
+    config: WorldModelLoss,
+    steps: list[int],
+    latent: Tensor,
+    features: Tensor,
+) -> Parts:
+    """What heads of reward, ending and sensors are wrong about, on imagined transitions (their features) and perceived
+    ones, which start from the encoded states."""
+    encoded = world_model.actions(window.action)
+    seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
+    _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
+    features = torch.cat([features, direct.transpose(1, 2)], dim=2)
+    where = [*range(encoded.shape[1]), *seen]
+    reward, ending = _event_losses(world_model, features, window, where)
+    parts = {"reward": (config.reward, reward), "ending": (config.ending, ending)}
+    if window.sensors is not None and world_model.sensors:
+        error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
+        parts["sensors"] = (config.sensors, masked_mean(error, window.valid[:, where]))
+    return parts
 
 
 def _target(latent: Tensor, reached: Tensor, target_perception: Perception | None, detach: bool) -> Tensor:

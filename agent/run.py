@@ -53,6 +53,41 @@ def check_settings(config: RunConfig) -> None:
     Raises:
         ValueError: Names the setting, what was given and what was expected.
     """
+    _check_numbers(config)
+    schedule, thinking, loss = config.schedule, config.task.thinking, config.model_loss
+    try:
+        torch.device("cpu" if config.device == "auto" else config.device)
+    except RuntimeError:
+        raise ValueError(f"device is {config.device!r}, expected auto, cpu or cuda") from None
+    if thinking.proposals >= thinking.candidates:
+        raise ValueError(
+            f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
+            "leave room for candidates that are not the actor's"
+        )
+    if thinking.risk and config.world_model.members < 2:
+        raise ValueError(
+            f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
+            "give the world model more members"
+        )
+    _check_weights(config)
+    _check_recall(config)
+    _check_gate(config)
+    walk = config.behaviour.walk_steps if config.task.goals and config.behaviour.walks else 0
+    longest = max(loss.steps, schedule.predictor_steps, config.behaviour.steps, walk)
+    need = (longest + config.perception.history + 1) * config.env.num_envs
+    if schedule.prefill < need or schedule.capacity < need:
+        raise ValueError(
+            f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
+            f"{longest} steps in {config.env.num_envs} environments need at least {need}"
+        )
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Refuse single numbers that are out of range.
+
+    Raises:
+        ValueError: Names the setting.
+    """
     schedule, thinking, loss = config.schedule, config.task.thinking, config.model_loss
     positive = {
         "env.num_envs": config.env.num_envs,
@@ -97,31 +132,6 @@ def check_settings(config: RunConfig) -> None:
         raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
     if not 0 <= thinking.habit < math.inf:
         raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
-    try:
-        torch.device("cpu" if config.device == "auto" else config.device)
-    except RuntimeError:
-        raise ValueError(f"device is {config.device!r}, expected auto, cpu or cuda") from None
-    if thinking.proposals >= thinking.candidates:
-        raise ValueError(
-            f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
-            "leave room for candidates that are not the actor's"
-        )
-    if thinking.risk and config.world_model.members < 2:
-        raise ValueError(
-            f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
-            "give the world model more members"
-        )
-    _check_weights(config)
-    _check_recall(config)
-    _check_gate(config)
-    walk = config.behaviour.walk_steps if config.task.goals and config.behaviour.walks else 0
-    longest = max(loss.steps, schedule.predictor_steps, config.behaviour.steps, walk)
-    need = (longest + config.perception.history + 1) * config.env.num_envs
-    if schedule.prefill < need or schedule.capacity < need:
-        raise ValueError(
-            f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "
-            f"{longest} steps in {config.env.num_envs} environments need at least {need}"
-        )
 
 
 def _check_weights(config: RunConfig) -> None:
