@@ -37,7 +37,7 @@ def with_gate(agent: Agent, gate: Gate) -> Agent:
 def calibrate(
     agent: Agent,
     share: float,
-    signals: Sequence[Signal] = ("entropy",),
+    signals: Sequence[Signal] = ("surprise",),
     decisions: int = 2_048,
     progress: Progress | None = None,
 ) -> Gate:

@@ -50,7 +50,7 @@ class CompareConfig:
     gates: tuple[float, ...] = ()
     """Rows of the gated mode: shares of decisions to plan, 0.1 0.3 0.5 say. Thresholds are the quantiles above which so
     many doubts lie while training levels (or starts) are played."""
-    signals: tuple[Signal, ...] = ("entropy",)
+    signals: tuple[Signal, ...] = ("surprise",)
     """What these gates look at: entropy (of the policy), spread (of the critic), variance (of an ensemble),
     surprise (a state worse than the world model expected)."""
     gate_controls: bool = True

@@ -146,7 +146,7 @@ def test_doubt_is_a_better_reason_to_plan_than_chance(trained: Agent) -> None:
 
     torn = with_gate(agent, Gate())
     torn.modules = replace(agent.modules, actor=Torn())  # type: ignore[arg-type]
-    gate = calibrate(torn, 0.5, decisions=512)
+    gate = calibrate(torn, 0.5, ("entropy",), decisions=512)
     env = build_env(agent.config.env, count, seed=77, held_out=True)
     found = {}
     for name, opened, mode in (
