@@ -178,10 +178,10 @@ def continuous_control(id: str) -> RunConfig:
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
         model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
-        behaviour=BehaviourLoss(batch=32),
+        behaviour=BehaviourLoss(batch=32, imitation=0.0, improvement=1.0),
         schedule=Schedule(
-            prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.2,
-            exploration=0.0, reanalyse=8, sticky=3, final_behaviour_updates=300,
+            prefill=4_000, prefill_updates=2_000, rounds=2, round_steps=1_600, round_updates=600, behaviour_ratio=0.8,
+            exploration=0.0, sticky=3, final_behaviour_updates=300,
         ),
         threads=1,
     )  # fmt: skip
