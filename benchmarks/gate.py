@@ -61,6 +61,8 @@ def rows_of(agent: Agent, signals: Sequence[str], shares: Sequence[float], confi
             tell("gated", signal, share, found)
             look = agent.config.world_model.members if signal in {"variance", "surprise"} else 0
             rate = (found.calls - look) / ends["mode-2"].calls
+            commit = min(agent.config.task.thinking.commit, agent.config.task.thinking.horizon)
+            rate = rate / (commit - (commit - 1) * rate)  # a plan is carried out for so many steps, a reaction for one
             tell("chance", signal, share, measured(with_gate(agent, Gate(chance=rate)), "gated", config))
     return rows
 
