@@ -189,7 +189,7 @@ class Acting:
         start = uninformed(spaces.action, num_envs, thinking.horizon, agent.device)
         self.start = tuple(part.clone() for part in _tensors(start))
         self.fresh = tuple(part[:1].clone() for part in self.start)
-        self.expected = torch.full((num_envs,), torch.nan, device=agent.device)  # of the last decision, in doubt
+        self.expected = torch.full((num_envs,), torch.nan, device=agent.device)  # `Gated.expected`
         recall = agent.modules.perception.recall if agent.config.perception.recall.slots else None
         self.memory = None if recall is None else recall.begin(num_envs, agent.device)
 
@@ -290,12 +290,12 @@ class Acting:
             if doubts is None:
                 result = mode_2(m, percept, configuration, *thinking)
             else:
-                before_now = self.expected[torch.from_numpy(index).to(device)]
+                rows = torch.from_numpy(index).to(device)
                 action, doubt, wanted, result, foreseen = gated(
-                    m, percept, configuration, *thinking, before_now, self.sample
+                    m, percept, configuration, *thinking, self.expected[rows], self.sample
                 )
                 if foreseen is not None:
-                    self.expected[torch.from_numpy(index).to(device)] = foreseen
+                    self.expected[rows] = foreseen
                 doubts[index] = doubt.cpu().numpy()
                 where = wanted.cpu().numpy()
                 thinks = index[where]

@@ -42,7 +42,11 @@ class Wired(gymnasium.Wrapper[dict[str, Any], Any, Any, Any], RecordConstructorA
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin an episode with another wiring; `options["wiring"]` asks for one."""
+        """Begin an episode with another wiring; `options["wiring"]` asks for one.
+
+        Raises:
+            ValueError: There is no such wiring.
+        """
         options = dict(options or {})
         asked = options.pop("wiring", None)
         if asked is not None and asked not in range(self.wirings):

@@ -146,10 +146,10 @@ class Perception(nn.Module):
             context = flat[:, -1, -self.context :].float()
             scale, shift = self.modulation(context).chunk(2, dim=-1)
             features = features * (1 + scale) + shift
-        latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features))
+        latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features)).flatten(1)
         if self.modulation is not None:
             latent = torch.cat([latent, context], dim=-1)
-        return latent.reshape(*lead, latent.shape[-1] if self.grid is None else self.config.latent)
+        return latent.reshape(*lead, latent.shape[-1])
 
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
         """The state that a percept shows (paper p. 7), as the configuration modulates it.

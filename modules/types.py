@@ -123,7 +123,7 @@ class Configuration:
         habit: η of the actor's surprise −η·log π(a), which is a cost of each imagined step besides; 0: none.
         milliseconds: Time after which a decision begins no further iteration, or None.
         gate: Doubts above which the gated mode plans.
-        recalled: Context of perception: what the percepts bring to mind ``[B, V]``, where perception recalls.
+        recalled: What the percepts bring to mind ``[B, V]``, where perception recalls.
         context: Context ``[C]`` of perception and world model, in place of the one that the world tells; None: as told.
     """
 
