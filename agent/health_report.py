@@ -232,7 +232,7 @@ def _draw_course(axes: Axes, imagination: Imagination, index: int) -> None:
     steps = int(known.sum()) - 1
     unit = " px" if room is not None else ""
     error = imagination.errors[index][steps]
-    ended = "" if known.all() else ", where the episode ended"
+    ended = "" if known.all() else ", at the end"
     axes.set_title(
         f"off by {error:.2g}{unit} after {steps} steps{ended}", fontsize=8.5, color=_FAINT, loc="left", pad=4
     )
@@ -279,15 +279,14 @@ def _quiet(axes: Axes) -> None:
 
 
 def _subtitle(health: Health) -> list[str]:
-    """Two lines: of what, and what the curves do not show."""
+    """Two lines, none wider than the picture: of what, and what the curves do not show."""
     low, mean, high = health.vitals.spread.std
-    parts = [f"standard deviation of the latents {mean:.2f} ({low:.2f} … {high:.2f})"]
+    parts = [f"{health.decisions:,} random decisions in {health.episodes} held-out episodes"]
+    parts.append(f"standard deviation of the latents {mean:.2f} ({low:.2f} … {high:.2f})")
     if health.probe is not None:
         parts.append(f"linear probe R² {_number(health.probe_score)}")
-    parts += [
-        f"AUROC, {_plain(name)} {_number(value)}" for name, value in dataclasses.asdict(health.violations).items()
-    ]
-    return [f"{health.decisions:,} random decisions in {health.episodes} held-out episodes", "; ".join(parts)]
+    violations = dataclasses.asdict(health.violations).items()
+    return ["; ".join(parts), "; ".join(f"AUROC, {_plain(name)} {_number(value)}" for name, value in violations)]
 
 
 def _probe(health: Health) -> str:
