@@ -61,6 +61,9 @@ class WorldModelLoss:
     """Outcomes per window that are encoded and predicted, drawn anew in each update; 0: all (encoding costs most)."""
     balance: float = 0.0
     """Share of windows made to contain a reward or an ending."""
+    rarity: float = 0.0
+    """How much oftener rare kinds of events are among these: kinds that there are n of are drawn in proportion to n to
+    the power 1 − rarity. 0: all events alike; 1: all kinds alike."""
     learning_rate: float = 1e-3
     """Peak learning rate (AdamW, short warm-up, cosine to a tenth)."""
     prediction: float = 1.0
@@ -149,6 +152,9 @@ class Schedule:
     the predictor alone, which is cheap; None: after the last round."""
     round_steps: int = 2_000
     """Decisions per round, over all environments."""
+    round_reset: bool = True
+    """Begin every round with new episodes. Off: go on with those under way, so that short rounds meet the ends of long
+    ones too (worlds whose state can be saved: Procgen, rooms, Foraging)."""
     round_updates: int = 200
     """World-model updates per round."""
     mode: Mode = "mode-2"

@@ -120,6 +120,7 @@ def _check_numbers(config: RunConfig) -> None:
     shares = {
         "task.discount": config.task.discount,
         "model_loss.balance": loss.balance,
+        "model_loss.rarity": loss.rarity,
         "model_loss.momentum": loss.momentum,
         "behaviour.expectile": config.behaviour.expectile,
         "behaviour.final_rate": config.behaviour.final_rate,

@@ -71,12 +71,20 @@ class Trainer:
         env: Vector environment with same-step autoreset, training levels only.
         report: Told of progress.
         pause: Called after each unit.
+
+    Raises:
+        ValueError: Rounds are to go on with episodes under way in a world whose state cannot be saved.
     """
 
     def __init__(self, agent: Agent, env: VectorEnv, report: Report, pause: Callable[[], None] = lambda: None) -> None:
         self.agent, self.env, self.report, self.pause = agent, env, report, pause
         config, spaces = agent.config, agent.spaces
         schedule = config.schedule
+        if not (schedule.round_reset or hasattr(env.unwrapped, "set_state")):
+            raise ValueError(
+                f"schedule.round_reset is off and the state of {config.env.id} cannot be saved, so that a run could "
+                "not be resumed; leave it on"
+            )
         goals = config.task.goals and config.behaviour.goals == "episode"
         self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
         self.learner = Learner(agent, schedule.prefill_updates + resting(schedule) * schedule.round_updates)
@@ -113,8 +121,7 @@ class Trainer:
             behaviour.restore(self.resumed)
             self.resumed = None
         elif not self.taken:
-            self.begin_stream()
-            self.returns = []
+            self._begin()
         seed = self.agent.config.seed + self.resets - 1
         course = interact(self.env, Timed(behaviour, self.watch), seed=seed, start=self.present)
         for step in islice(self._timed(course), steps - self.taken):
@@ -154,6 +161,22 @@ class Trainer:
     def _mean_return(self) -> float:
         return float(np.mean(self.returns)) if self.returns else 0.0
 
+    def _begin(self) -> None:
+        """Collecting begins: with new episodes, or where the last round stopped."""
+        if self.present is None or self.agent.config.schedule.round_reset:
+            self.returns = []
+            self.begin_stream()
+        else:  # whoever acts now has not seen what came before; in a short round few episodes end
+            self.returns = self.returns[-100:]
+            self.present = self.present[0], np.ones_like(self.present[1])
+
+    @property
+    def under_way(self) -> bool:
+        """Whether what was observed last will be gone on from."""
+        schedule = self.agent.config.schedule
+        goes_on = not schedule.round_reset and self.rounds < schedule.rounds
+        return self.taken > 0 or (goes_on and self.present is not None)
+
     def begin_stream(self) -> None:
         """What comes next does not follow what came before: the environments are reset."""
         self.memory.break_streams()
@@ -168,17 +191,17 @@ class Trainer:
         self.phase, self.whole = "world model", False
         while (done := self.learner.done - first) < updates:
             with self.watch("perception and world model"):
-                window = self.draw(config.batch, config.steps, config.balance)
+                window = self.draw(config.batch, config.steps, config.balance, rarity=config.rarity)
                 with statistics_kept(m.perception, self.learner.target_perception):
                     metrics = self.learner.world_model_update(window)
             if self.learner.done % CHECK_EVERY == 0:
                 self.check_health()
             self._unit("world model", done + 1, updates, metrics)
 
-    def draw(self, batch: int, steps: int, balance: float = 0.0, goals: int = 1) -> Window:
+    def draw(self, batch: int, steps: int, balance: float = 0.0, goals: int = 1, rarity: float = 0.0) -> Window:
         """Windows from memory, where the agent is."""
         past = self.agent.config.perception.recall.reach
-        window = self.memory.sample(batch, steps, self.generator, balance, goals, past)
+        window = self.memory.sample(batch, steps, self.generator, balance, goals, past, rarity)
         self.window = to_device(window, self.agent.device)
         return self.window
 
@@ -213,7 +236,8 @@ class Trainer:
         self.phase, self.whole = "predictor", False
         while self.tuned < updates:
             with self.watch("world model at rest"):
-                window = self.draw(schedule.predictor_batch, schedule.predictor_steps or config.steps, config.balance)
+                steps = schedule.predictor_steps or config.steps
+                window = self.draw(schedule.predictor_batch, steps, config.balance, rarity=config.rarity)
                 metrics = self.learner.predictor_update(window, self.tuned, planned)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)
@@ -291,14 +315,14 @@ class Trainer:
         state |= {"generator": generator_tensor(self.generator), "agent": self.agent.generator.get_state()}
         state |= {"suspicion": _text(self.suspicion)}
         state |= prefixed("memory", self.memory.state()) | prefixed("random", self.random.state())
-        if self.taken:
+        if self.under_way:
             assert self.present is not None
             observation, first = self.present
             seen = observation if isinstance(observation, dict) else {"": observation}
             state |= {f"observation.{key}": _tensor(value) for key, value in seen.items()}
             state |= {"first": _tensor(first), "totals": _tensor(self.totals)}
             state |= {"returns": torch.tensor(self.returns, dtype=torch.float64)}
-            state |= prefixed("behaviour", self.behaviour.state())
+            state |= prefixed("behaviour", self.behaviour.state()) if self.taken else {}
             if hasattr(self.env.unwrapped, "set_state"):
                 state |= {f"env.{name}": _tensor(array) for name, array in self.env.state().items()}  # type: ignore[attr-defined]
         return state
@@ -320,11 +344,11 @@ class Trainer:
         self.suspicion = bytes(state["suspicion"].tolist()).decode() or None
         self.memory.restore(part(state, "memory"))
         self.random.restore(part(state, "random"))
-        if not self.taken:
+        if "first" not in state:
             return
         seen = {key: tensor.numpy() for key, tensor in part(state, "observation").items()}
         self.totals, self.returns = state["totals"].numpy(), state["returns"].tolist()
-        self.resumed = part(state, "behaviour")
+        self.resumed = part(state, "behaviour") if self.taken else None
         self.present = seen.get("", seen), state["first"].numpy()
         if saved := part(state, "env"):
             self.env.set_state({name: tensor.numpy() for name, tensor in saved.items()})  # type: ignore[attr-defined]

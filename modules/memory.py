@@ -347,6 +347,7 @@ class ShortTermMemory:
         balance: float = 0.0,
         goals: int = 1,
         past: int = 0,
+        rarity: float = 0.0,
     ) -> Window:
         """Read B windows of T = ``steps`` transitions at random.
 
@@ -358,6 +359,8 @@ class ShortTermMemory:
                 where there are any.
             goals: Goals G of each window, where goals are remembered.
             past: Percepts P before each window that are read besides.
+            rarity: Events of a kind (a reward, to the nearest whole number, with or without an ending) that there are n
+                of are each drawn in proportion to n to the power −rarity: 0 all events alike, 1 all kinds alike.
 
         Raises:
             ValueError: Fewer entries are remembered than a window needs.
@@ -380,7 +383,13 @@ class ShortTermMemory:
             if not event.all():  # with a reward at every step nothing is an event
                 streams, positions = np.nonzero(event)
                 if len(streams):
-                    pick = generator.integers(len(streams), size=wanted)
+                    if rarity:
+                        kind = 2 * np.rint(reward[:, order][event]) + self.data["terminated"][:, order][event]
+                        _, which, count = np.unique(kind, return_inverse=True, return_counts=True)
+                        chance = count[which] ** -rarity
+                        pick = generator.choice(len(streams), size=wanted, p=chance / chance.sum())
+                    else:
+                        pick = generator.integers(len(streams), size=wanted)
                     offset = generator.integers(steps, size=wanted)
                     stream[:wanted] = streams[pick]
                     start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)

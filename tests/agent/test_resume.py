@@ -164,6 +164,32 @@ def test_other_worlds_go_on_as_well(id: str, tmp_path: Path, monkeypatch: pytest
     assert_same(whole, live(config, tmp_path / "parts", monkeypatch, (7, 28, 35, 53)))
 
 
+@pytest.mark.parametrize("reset", [True, False])
+def test_rounds_go_on_with_the_episodes_under_way_where_asked_for(
+    reset: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small("procgen:coinrun")
+    config = replace(config, schedule=replace(config.schedule, round_reset=reset))
+    whole = live(config, tmp_path / "whole", monkeypatch)
+    trainer, data = whole.trainer, whole.trainer.memory.data
+    assert trainer.resets == (3 if reset else 1)
+    for begin in (24, 30):  # of the two rounds
+        ended = (data["terminated"] | data["truncated"])[:, begin - 1]
+        assert np.array_equal(data["age"][:, begin] == 0, ended)
+        assert ended.all() == reset
+    if not reset:
+        stops = tuple(range(23, whole.trainer.units, 5))
+        assert_same(whole, live(config, tmp_path / "parts", monkeypatch, stops))
+
+
+def test_only_a_world_that_can_be_saved_goes_on_through_rounds() -> None:
+    config = replace(tiny(), schedule=replace(tiny().schedule, round_reset=False))
+    agent, env = prepare(config)
+    with pytest.raises(ValueError, match=r"round_reset is off and the state of .* cannot be saved"):
+        Trainer(agent, env, ignore)
+    env.close()
+
+
 def test_the_comparison_sees_what_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: without the state of the random behaviour the resumed run is another one."""
     config = small("CartPole-v1")

@@ -262,6 +262,27 @@ def test_without_events_balance_changes_nothing() -> None:
     assert torch.equal(plain.observation, balanced.observation)
 
 
+@pytest.mark.parametrize(("rarity", "expected"), [(0.0, 1 / 26), (0.5, 1 / 6), (1.0, 1 / 2)])
+def test_rare_kinds_of_events_are_drawn_more_often(rarity: float, expected: float) -> None:
+    """100 rewards of 1, 4 of -4: n to the power 1 - rarity of each kind."""
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=2000)
+    for t in range(1_050):
+        reward = np.full(1, (-4.0 if t % 260 == 250 else 1.0) if t % 10 == 0 and t < 1_040 else 0.0)
+        memory.write(np.full((1, 1), t), np.zeros(1), reward, np.zeros(1, bool), np.zeros(1, bool))
+    window = memory.sample(3_000, 1, rng(), 1.0, rarity=rarity)
+    assert set(window.reward.unique().tolist()) == {1.0, -4.0}
+    assert float((window.reward < 0).float().mean()) == pytest.approx(expected, abs=0.03)
+
+
+def test_an_ending_is_a_kind_of_its_own() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=500)
+    rare(memory, 400, set(range(0, 400, 4)), {200, 303})  # one with a reward, one without
+    window = memory.sample(900, 1, rng(), 1.0, rarity=1.0)
+    for reward, ending in ((1, 0), (1, 1), (0, 1)):
+        share = ((window.reward == reward) & (window.terminated == ending)).float().mean()
+        assert float(share) == pytest.approx(1 / 3, abs=0.06)
+
+
 def test_sampling_is_seeded() -> None:
     memory = ShortTermMemory(SHAPE, streams=2, capacity=100)
     rare(memory, 50, {20})
