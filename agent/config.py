@@ -226,6 +226,9 @@ class BehaviourLoss:
     """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
     imagination: int = 12
     """Steps of those roll-outs; in reward tasks the critic learns from them too."""
+    wander: int = 0
+    """Reward tasks: dreams begin up to so many random imagined steps away from what is remembered, so that the critic
+    knows places where a plan that leaves the actor's way can lead; 0: where something is remembered."""
     entropy: float = 0.0
     """Bonus for the actor's entropy where it imitates."""
     weights: Literal["own", "any"] = "own"

@@ -33,7 +33,7 @@ from .hindsight import (
     walks,
     window_ends,
 )
-from .modes import Energy, imagine, propose, think, trajectory_energy
+from .modes import Energy, imagine, propose, think, trajectory_energy, wander
 
 _SERVED = ("pleasure", "ending", "effort", "hunger", "hazard")
 """Drives that a task may be made of."""
@@ -194,6 +194,8 @@ class Learner:
                 state, goals = ends.state, ends.goal
             else:
                 state, goals = State(perceive(m.perception, window)[:, :-1][window.valid > 0]), None
+                if config.behaviour.wander:
+                    state = wander(m, state, config.behaviour.wander, self.agent.spaces.action, self.generator)
         goal = None
         if goals is not None:  # every state with each of its goals
             state, goal = State(state.latent.repeat_interleave(goals.shape[1], 0)), State(goals.flatten(0, 1))

@@ -25,6 +25,7 @@ from ..modules.perception import Perception
 from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
 from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch
+from ..planners.actions import uniform
 
 _AT_ONCE = 1 << 20
 """Numbers in the latents of what is imagined together: 4 MB."""
@@ -242,6 +243,18 @@ def imagine(m: Modules, s: State, configuration: Configuration, generator: torch
         goes_on.append(after.continuation.mean(-1))
     imagined = Trajectory(torch.stack(latents, 2), torch.stack(felt, 2), torch.stack(goes_on, 2))
     return Imagined(torch.stack(actions, dim=2), imagined, torch.stack(entropies, dim=2))
+
+
+@torch.no_grad()
+def wander(m: Modules, s: State, steps: int, action_space: ActionSpace, generator: torch.Generator) -> State:
+    """States ``[N, D]`` after 0 to ``steps`` random imagined steps from ``s [N, D]``; where an ending would have come
+    sooner (a chance of a half), the last before it."""
+    actions = uniform(action_space, len(s.latent), 1, steps, generator)
+    imagined = m.world_model.rollout(s, actions)
+    assert imagined.continuation is not None
+    still = (imagined.continuation[:, 0].cumprod(-1) > 0.5).long().sum(-1)
+    taken = torch.randint(steps + 1, still.shape, generator=generator, device=still.device).minimum(still)
+    return State(imagined.latent[torch.arange(len(taken), device=taken.device), 0, taken])
 
 
 @dataclass(frozen=True)

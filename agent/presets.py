@@ -134,8 +134,8 @@ def discrete_control(id: str) -> RunConfig:
         env=EnvConfig(id, num_envs=8, observation_key="image" if id.startswith("MiniGrid-") else None),
         task=Task(ending=1.0, discount=0.99, thinking=thinking),
         perception=PerceptionConfig("mlp", latent=16, width=32),
-        world_model=WorldModelConfig(hidden=128),
-        critic=CriticConfig(hidden=128),
+        world_model=WorldModelConfig(hidden=128, bins=81, limit=10.0),
+        critic=CriticConfig(hidden=128, bins=81, limit=10.0),
         actor=ActorConfig(hidden=128),
         # CartPole needs next to none; with as little Acrobot's representation collapses
         model_loss=WorldModelLoss(
@@ -174,8 +174,8 @@ def continuous_control(id: str) -> RunConfig:
         env=EnvConfig(id, num_envs=4),
         task=Task(discount=0.98, thinking=Thinking(horizon=20, candidates=64, iterations=3, hold=2)),
         perception=PerceptionConfig("mlp", latent=16, width=32),
-        world_model=WorldModelConfig(hidden=128),
-        critic=CriticConfig(hidden=128),
+        world_model=WorldModelConfig(hidden=128, bins=81, limit=10.0),
+        critic=CriticConfig(hidden=128, bins=81, limit=10.0),
         actor=ActorConfig(hidden=128),
         model_loss=WorldModelLoss(steps=8, batch=64, regulariser_weight=0.0003, directions=32),
         behaviour=BehaviourLoss(batch=32, imitation=0.0, improvement=1.0),

@@ -28,6 +28,8 @@ from .storage import write_atomically
 from .training import Report, Trainer
 from .worlds import build_env, spaces_of
 
+_LARGEST = 40
+"""In symlog units, of two-hot bins: their squares are still 32-bit numbers."""
 TIMING = "timing.json"
 """In a finished run's folder: what the training cost. It is no curve, for the same run has the same curves."""
 
@@ -69,6 +71,7 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
             "give the world model more members"
         )
+    _check_bins(config)
     _check_weights(config)
     _check_recall(config)
     _check_gate(config)
@@ -133,6 +136,19 @@ def _check_numbers(config: RunConfig) -> None:
         raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
     if not 0 <= thinking.habit < math.inf:
         raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
+
+
+def _check_bins(config: RunConfig) -> None:
+    """Refuse two-hot distributions that could not tell anything.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    for name, part in (("critic", config.critic), ("world_model", config.world_model)):
+        if part.bins < 3 or part.bins % 2 == 0:
+            raise ValueError(f"{name}.bins is {part.bins}, expected an odd number from 3, so that one of them is at 0")
+        if not 0 < part.limit <= _LARGEST:
+            raise ValueError(f"{name}.limit is {part.limit}, expected a number above 0 and up to {_LARGEST}")
 
 
 def _check_weights(config: RunConfig) -> None:

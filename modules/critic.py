@@ -22,6 +22,8 @@ class CriticConfig:
     """Hidden units."""
     bins: int = 41
     """Bins of each head's two-hot distribution."""
+    limit: float = 5.0
+    """The largest cost that these can tell, in symlog units: 5 is 147, 10 is 22,025; it wants twice the bins."""
     target_rate: float = 0.02
     """Per update, how far the target network moves towards the trained one."""
     trace: float = 0.95
@@ -55,7 +57,7 @@ class Critic(nn.Module):
         self.config = config
         self.goals = goals
         self.heads = heads
-        self.two_hot = TwoHot(config.bins)
+        self.two_hot = TwoHot(config.bins, config.limit)
         self.read = Reader(latent, goals, grid)
         self.net = zero_headed_mlp(self.read.features, config.hidden, heads * config.bins)
 

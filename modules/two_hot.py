@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +25,7 @@ class TwoHot(nn.Module):
 
     Args:
         bins: Number of bins, odd so that one sits at 0 exactly.
-        limit: The largest magnitude in symlog units; values beyond it are clamped (5 ≈ ±147).
+        limit: The largest magnitude in symlog units (5 ≈ ±147); values beyond it are clamped, with a warning.
     """
 
     centres: Tensor
@@ -42,6 +45,14 @@ class TwoHot(nn.Module):
         if value.isnan().any():
             raise FloatingPointError(
                 f"{int(value.isnan().sum())} of {value.numel()} targets are NaN; look at the rewards"
+            )
+        largest = math.expm1(self.limit)
+        if bool((value.abs() > 1.001 * largest).any()):
+            warnings.warn(
+                f"values of up to {float(value.abs().max()):.4g} are learned as ±{largest:.4g}, the most that a limit "
+                f"of {self.limit:g} can tell; raise critic.limit and critic.bins (costs to go) or world_model.limit and "
+                "world_model.bins (rewards), or scale the rewards",
+                stacklevel=2,
             )
         position = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
         low = position.floor().clamp(max=self.bins - 2)

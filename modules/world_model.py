@@ -49,6 +49,8 @@ class WorldModelConfig:
     """Transformer: imagined steps it looks back on; more than the training roll-out's steps are never trained."""
     bins: int = 41
     """Bins of the reward's two-hot distribution."""
+    limit: float = 5.0
+    """The largest reward that these can tell, in symlog units: 5 is 147, 10 is 22,025; it wants twice the bins."""
     events: bool = True
     """Predict reward and ending. Off for goal tasks, where both belong to the goal and not to the world."""
     noop: int | None = None
@@ -92,7 +94,7 @@ class WorldModel(nn.Module):
         hidden = config.hidden
         members = [_predictor(config, latent, actions.width, grid) for _ in range(config.members)]
         self.predictor: Predictor = Ensemble(members) if config.members > 1 else members[0]
-        self.two_hot = TwoHot(config.bins)
+        self.two_hot = TwoHot(config.bins, config.limit)
         self.reward = silent(hidden, config.bins)  # an untrained model promises nothing
         self.ending = silent(hidden, 1)
         output = 2 * actions.width if not actions.discrete else actions.width

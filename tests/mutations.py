@@ -214,6 +214,10 @@ MUTATIONS = (
     Mutation("agent/training.py", "if self.present is None or self.agent.config.schedule.round_reset:",
              "if True:",
              "agent/test_resume.py::test_rounds_go_on_with_the_episodes_under_way_where_asked_for"),
+    Mutation("modules/critic.py", "TwoHot(config.bins, config.limit)", "TwoHot(config.bins)",
+             "agent/test_learning.py::test_a_critic_tells_costs_up_to_its_limit"),
+    Mutation("agent/modes.py", ".minimum(still)", "",
+             "agent/test_modes.py::test_who_wanders_takes_up_to_so_many_random_steps_and_stops_before_an_ending"),
 )  # fmt: skip
 
 

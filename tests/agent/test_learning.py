@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -16,13 +18,15 @@ from forethought.agent.criterion import Metrics
 from forethought.agent.descent import learning_rate_factor
 from forethought.agent.learning import Learner
 from forethought.agent.modes import Energy, think
+from forethought.agent.run import check_settings
 from forethought.modules.configurator import Configurator
 from forethought.modules.cost import interoception
+from forethought.modules.critic import Critic
 from forethought.modules.memory import Window
 from forethought.modules.types import DRIVES, Configuration, State, Trajectory
 from torch import Tensor
 
-from .small import fingerprint, fingerprints, make_agent, make_window
+from .small import fingerprint, fingerprints, make_agent, make_window, tiny
 
 # ---- who may change what (design.md's table, G1)
 
@@ -387,3 +391,36 @@ def test_a_learner_goes_on_with_its_own_draws() -> None:
         learner.world_model_update(window)
         learner.actor_update(window, learner.dream(window))
     assert fingerprints(agents[0]) == fingerprints(agents[1])
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("critic", {"bins": 40}, "critic.bins is 40, expected an odd number from 3"),
+        ("world_model", {"bins": 1}, "world_model.bins is 1, expected an odd number from 3"),
+        ("critic", {"limit": 0.0}, "critic.limit is 0.0, expected a number above 0"),
+        ("world_model", {"limit": math.nan}, "world_model.limit is nan, expected a number above 0"),
+        ("critic", {"limit": 41.0}, "critic.limit is 41.0, expected a number above 0 and up to 40"),
+    ],
+)
+def test_bins_that_can_tell_nothing_are_refused(part: str, change: dict[str, float], message: str) -> None:
+    config: Any = tiny()
+    with pytest.raises(ValueError, match=message):
+        check_settings(replace(config, **{part: replace(getattr(config, part), **change)}))
+
+
+@pytest.mark.parametrize(("limit", "told"), [(5.0, 147.0), (10.0, 400.0)])
+def test_a_critic_tells_costs_up_to_its_limit(limit: float, told: float) -> None:
+    """A return of 400 (Pendulum has some) is 147 to bins that end there."""
+    agent = make_agent()
+    critic = Critic(replace(agent.config.critic, bins=81, limit=limit), agent.modules.perception.width)
+    latent = torch.zeros(1, agent.modules.perception.width)
+    optimiser = torch.optim.Adam(critic.parameters(), 0.03)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(150):
+            loss = critic.two_hot.loss(critic.logits(latent), torch.full((1, critic.heads), 400.0)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    assert float(critic.cost_to_go(latent)[0, 0].detach()) == pytest.approx(told, rel=0.02)

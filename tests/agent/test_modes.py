@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Acting, Agent, Decision, plan_width
-from forethought.agent.modes import Energy, propose, think
+from forethought.agent.modes import Energy, propose, think, wander
 from forethought.agent.run import check_settings
 from forethought.agent.spaces import Spaces
 from forethought.modules.configurator import Thinking
@@ -594,3 +594,38 @@ def test_with_all_habit_a_plan_is_what_mode_1_would_do() -> None:
             plans[habit] = plan.actions[:, 0]
         usual = m.actor(s, m.configurator("mode-1")).mode()
     assert torch.equal(plans[1e4], usual) and not torch.equal(plans[0.0], usual)
+
+
+def test_who_wanders_takes_up_to_so_many_random_steps_and_stops_before_an_ending() -> None:
+    """In a world where every step adds one and the episode may end at 5."""
+
+    def rollout(s: State, actions: Tensor) -> Trajectory:
+        steps = torch.arange(actions.shape[2] + 1)
+        latent = s.latent[:, None, None] + steps[:, None]
+        goes_on = torch.where(latent[:, :, 1:, 0] >= 5, 0.4, 0.99)
+        return Trajectory(latent, torch.zeros(*goes_on.shape, len(INTEROCEPTION)), goes_on)
+
+    agent = make_agent()
+    world: Any = SimpleNamespace(rollout=rollout)
+    modules = replace(agent.modules, world_model=world)
+    start = torch.cat([torch.zeros(400), torch.full((400,), 3.0)]).unsqueeze(-1)
+    reached = wander(modules, State(start), 3, agent.spaces.action, torch.Generator().manual_seed(0)).latent[:, 0]
+    far, near = (part.long().bincount(minlength=7).tolist() for part in (reached[:400], reached[400:]))
+    assert sum(far[:4]) == 400 and min(far[:4]) > 70
+    assert near[3] + near[4] == 400 and near[3] < 140  # who would have gone on past 4 stays there
+    none = wander(modules, State(start), 0, agent.spaces.action, torch.Generator())
+    assert torch.equal(none.latent, start)
+
+
+def test_wandering_draws_its_actions_from_the_whole_space() -> None:
+    agent, taken = make_agent(), []
+    rollout = agent.modules.world_model.rollout
+
+    def spy(s: State, actions: Tensor) -> Trajectory:
+        taken.append(actions)
+        return rollout(s, actions)
+
+    modules = replace(agent.modules, world_model=SimpleNamespace(rollout=spy))  # type: ignore[arg-type]
+    wander(modules, State(torch.zeros(100, agent.modules.perception.width)), 4, agent.spaces.action, agent.generator)
+    assert taken[0].shape[:3] == (100, 1, 4)
+    assert set(taken[0].flatten().tolist()) == set(range(3))

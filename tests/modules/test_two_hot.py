@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from forethought.modules.two_hot import TwoHot, symexp, symlog
@@ -49,11 +51,18 @@ def test_round_trip_between_bins_is_close_and_ordered() -> None:
     assert torch.allclose(recovered, -recovered.flip(0), atol=1e-3)
 
 
-def test_values_beyond_the_limit_are_clamped() -> None:
+@pytest.mark.parametrize(("value", "index"), [(1e6, -1), (-1e6, 0)])
+def test_values_beyond_the_limit_are_clamped_and_it_is_said(value: float, index: int) -> None:
     two_hot = TwoHot(11, 2.0)
+    with pytest.warns(UserWarning, match=r"up to 1e\+06 are learned as ±6.389.*raise critic.limit"):
+        assert float(two_hot.encode(torch.tensor([0.0, value]))[1, index]) == pytest.approx(1, abs=1e-5)
+
+
+def test_values_up_to_the_limit_are_told_without_a_warning() -> None:
     edge = symexp(torch.tensor(2.0))
-    for value, index in ((1e6, -1), (-1e6, 0), (float(edge), -1)):
-        assert float(two_hot.encode(torch.tensor(value))[index]) == pytest.approx(1, abs=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert float(TwoHot(11, 2.0).encode(edge)[-1]) == pytest.approx(1, abs=1e-5)
 
 
 def test_loss_is_least_at_the_right_value() -> None:
