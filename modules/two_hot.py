@@ -50,8 +50,8 @@ class TwoHot(nn.Module):
         if bool((value.abs() > 1.001 * largest).any()):
             warnings.warn(
                 f"values of up to {float(value.abs().max()):.4g} are learned as ±{largest:.4g}, the most that a limit "
-                f"of {self.limit:g} can tell; raise critic.limit and critic.bins (costs to go) or world_model.limit and "
-                "world_model.bins (rewards), or scale the rewards",
+                f"of {self.limit:g} can tell; raise critic.limit and critic.bins (costs to go) or world_model.limit "
+                "and world_model.bins (rewards), or scale the rewards",
                 stacklevel=2,
             )
         position = (symlog(value).clamp(-self.limit, self.limit) + self.limit) * ((self.bins - 1) / (2 * self.limit))
