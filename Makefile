@@ -21,7 +21,8 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	rm -rf $(DEMO)
-	$(BIN)/forethought train procgen:fruitbot --run $(DEMO) --schedule.rounds 4 --env.distinct-actions
+	$(BIN)/forethought train procgen:fruitbot --run $(DEMO) --env.distinct-actions \
+		--schedule.prefill-updates 2500 --schedule.rounds 12 --schedule.round-updates 133
 	$(BIN)/forethought compare $(DEMO) --episodes 64 --no-train-levels
 
 test: $(READY)
