@@ -17,7 +17,7 @@ from forethought.modules.types import DRIVES
 
 from .small import wake
 
-COPIES, STEPS, GAMMA = 12, 8, 0.97
+COPIES, STEPS = 12, 8
 
 
 def world(agent_config: Any, num_envs: int, repeat: int | None = None) -> Any:
@@ -52,6 +52,7 @@ def judged(agent: Agent, after: int = 0, states: int = 6) -> Judged:
 
 def test_a_course_costs_what_it_costs_when_it_is_played_by_itself(agent: Agent) -> None:
     env, copies, alone = world(agent.config, 1), world(agent.config, COPIES, 1), world(agent.config, 1)
+    task = agent.config.task
     frame, _ = env.reset(seed=3)
     alone.reset(seed=3)
     actions = np.random.default_rng(0).integers(15, size=(COPIES, 60))
@@ -66,7 +67,7 @@ def test_a_course_costs_what_it_costs_when_it_is_played_by_itself(agent: Agent) 
         for t, action in enumerate(actions[index]):
             x, reward, terminated, truncated, _ = alone.step(np.array([action]))
             ended = bool(terminated[0] or truncated[0])
-            cost += GAMMA ** (t + 1) * (2.0 * ended - float(reward[0]))
+            cost += task.discount ** (t + 1) * (task.ending * ended - float(reward[0]))
             assert course.going[index, t] == (not ended) and course.reward[index, t] == reward[0]
             if ended:
                 break
