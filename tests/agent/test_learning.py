@@ -411,7 +411,7 @@ def test_bins_that_can_tell_nothing_are_refused(part: str, change: dict[str, flo
 
 @pytest.mark.parametrize(("limit", "told"), [(5.0, 147.0), (10.0, 400.0)])
 def test_a_critic_tells_costs_up_to_its_limit(limit: float, told: float) -> None:
-    """A return of 400 (Pendulum has some) is 147 to bins that end there."""
+    """A cost to go of 400 is 147 to bins that end there."""
     agent = make_agent()
     critic = Critic(replace(agent.config.critic, bins=81, limit=limit), agent.modules.perception.width)
     latent = torch.zeros(1, agent.modules.perception.width)
