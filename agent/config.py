@@ -64,6 +64,10 @@ class WorldModelLoss:
     rarity: float = 0.0
     """How much oftener rare kinds of events are among these: kinds that there are n of are drawn in proportion to n to
     the power 1 − rarity. 0: all events alike; 1: all kinds alike."""
+    correction: float = 0.0
+    """How far the losses of reward and ending are corrected for events being drawn oftener than they come: exponent of
+    the windows' importance weights (1511.05952). 0: not at all, and the world model believes in more events than there
+    are, the more the rarer they are; 1: fully."""
     learning_rate: float = 1e-3
     """Peak learning rate (AdamW, short warm-up, cosine to a tenth)."""
     prediction: float = 1.0

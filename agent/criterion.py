@@ -169,7 +169,7 @@ def _felt(
     _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
     features = torch.cat([features, direct.transpose(1, 2)], dim=2)
     where = [*range(encoded.shape[1]), *seen]
-    reward, ending = _event_losses(world_model, features, window, where)
+    reward, ending = _event_losses(world_model, features, window, where, config.correction)
     parts = {"reward": (config.reward, reward), "ending": (config.ending, ending)}
     if window.sensors is not None and world_model.sensors:
         error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
@@ -217,9 +217,13 @@ def _against_collapse(
             return None
 
 
-def _event_losses(world_model: WorldModel, features: Tensor, window: Window, where: list[int]) -> tuple[Tensor, Tensor]:
+def _event_losses(
+    world_model: WorldModel, features: Tensor, window: Window, where: list[int], correction: float
+) -> tuple[Tensor, Tensor]:
     """Cross-entropies of reward and ending, read from features ``[B, E, n, H]`` of the transitions ``where``."""
     valid = window.valid[:, where]
+    if correction and window.weight is not None:
+        valid = valid * window.weight.unsqueeze(-1) ** correction
     reward = world_model.two_hot.loss(world_model.reward(features), window.reward[:, None, where])
     logits = world_model.ending(features).squeeze(-1)
     ended = window.terminated[:, None, where].expand_as(logits)

@@ -124,6 +124,7 @@ def _check_numbers(config: RunConfig) -> None:
         "task.discount": config.task.discount,
         "model_loss.balance": loss.balance,
         "model_loss.rarity": loss.rarity,
+        "model_loss.correction": loss.correction,
         "model_loss.momentum": loss.momentum,
         "behaviour.expectile": config.behaviour.expectile,
         "behaviour.final_rate": config.behaviour.final_rate,

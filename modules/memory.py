@@ -47,6 +47,8 @@ class Window:
         past: Where asked for, the P percepts before ``x[0]``, ``[B, P, history, *shape]``.
         remembered: 1 where these were seen in the episode of ``x[0]`` and are still remembered ``[B, P]``.
         sensors: What the world's n sensors measured on ``x[1…T]``, ``[B, T, n]``; None where there are none.
+        weight: Importance weight of each window ``[B]``: how likely it is among all, over how likely it was to be
+            drawn, so that weighted means are those over everything remembered. None where all were equally likely.
     """
 
     observation: Tensor
@@ -64,6 +66,7 @@ class Window:
     past: Tensor | None = None
     remembered: Tensor | None = None
     sensors: Tensor | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -373,30 +376,56 @@ class ShortTermMemory:
             )
         stream = generator.integers(self.streams, size=batch)
         start = generator.integers(starts, size=batch)
-        wanted = round(balance * batch)
-        if wanted:
-            order = self.slots(np.arange(starts + steps - 1, dtype=np.int64))
-            reward = self.data["reward"].astype(np.float32, copy=False)
-            event = ((reward != 0) | self.data["terminated"].astype(np.bool_, copy=False))[:, order]
-            if self.shape.sensors:
-                event |= self._jumps(order)
-            if not event.all():  # with a reward at every step nothing is an event
-                streams, positions = np.nonzero(event)
-                if len(streams):
-                    if rarity:
-                        kind = 2 * np.rint(reward[:, order][event]) + self.data["terminated"][:, order][event]
-                        _, which, count = np.unique(kind, return_inverse=True, return_counts=True)
-                        chance = count[which] ** -rarity
-                        pick = generator.choice(len(streams), size=wanted, p=chance / chance.sum())
-                    else:
-                        pick = generator.integers(len(streams), size=wanted)
-                    offset = generator.integers(steps, size=wanted)
-                    stream[:wanted] = streams[pick]
-                    start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
-        window = self.read(stream, start, steps, past)
+        wanted, weight = round(balance * batch), None
+        if wanted and (chance := self._chance(starts + steps - 1, rarity)) is not None:
+            streams, positions = np.nonzero(chance)
+            if rarity:
+                pick = generator.choice(len(streams), size=wanted, p=chance[streams, positions])
+            else:
+                pick = generator.integers(len(streams), size=wanted)
+            offset = generator.integers(steps, size=wanted)
+            stream[:wanted] = streams[pick]
+            start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
+            weight = self._weight(chance, stream, start, steps, wanted / batch)
+        window = replace(self.read(stream, start, steps, past), weight=weight)
         if not self.shape.goals:
             return window
         return replace(window, goal=self._draw_goals(stream, start, goals, generator))
+
+    def _chance(self, length: int, rarity: float) -> NDArray[np.float64] | None:
+        """How likely each of the streams' first ``length`` entries is to be the event that is drawn ``[E, length]``;
+        None where there are no events, or nothing else."""
+        order = self.slots(np.arange(length, dtype=np.int64))
+        reward = self.data["reward"][:, order].astype(np.float32, copy=False)
+        ended = self.data["terminated"][:, order].astype(np.bool_, copy=False)
+        event = (reward != 0) | ended
+        if self.shape.sensors:
+            event |= self._jumps(order)
+        if event.all() or not event.any():  # with a reward at every step nothing is an event
+            return None
+        chance = event.astype(np.float64)
+        if rarity:
+            kind = 2 * np.rint(reward[event]) + ended[event]
+            _, which, count = np.unique(kind, return_inverse=True, return_counts=True)
+            chance[event] = count[which] ** -rarity
+        likely: NDArray[np.float64] = chance / chance.sum()
+        return likely
+
+    def _weight(
+        self, chance: NDArray[np.float64], stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, share: float
+    ) -> Tensor:
+        """Importance weights ``[B]`` of windows of which ``share`` were drawn so as to contain an event.
+
+        An event that has ``chance`` is equally likely to be at each of the window's places; a window that would begin
+        before the first entry, or end after the last, is moved there.
+        """
+        last = chance.shape[1] - steps
+        places = np.arange(steps)
+        first, final = (start == 0)[:, None], (start == last)[:, None]
+        ways = np.where(first, np.where(final, steps, steps - places), np.where(final, places + 1, 1))
+        drawn = (chance[stream[:, None], start[:, None] + places] * ways).sum(1) / steps
+        everywhere = self.streams * (last + 1)
+        return torch.from_numpy((1 / (1 - share + share * drawn * everywhere)).astype(np.float32))
 
     def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""

@@ -38,6 +38,26 @@ def loss_of(agent: Agent, window: Window, **changes: Any) -> Metrics:
     return metrics | {"loss": float(loss.detach())}
 
 
+def test_events_count_as_often_as_they_come() -> None:
+    """With full correction a window of weight 0 teaches heads nothing and one of weight 3 as much as three; the rest of
+    the loss does not know of weights, and without correction nothing does."""
+    agent, window = make_agent(), make_window()
+    weight = torch.tensor([0.0, 1, 1, 1, 1, 3])
+    rows = torch.tensor([1, 2, 3, 4, 5, 5, 5])
+
+    def of(rows: Tensor) -> Window:
+        return replace(window, **{k: v[rows] for k, v in vars(window).items() if isinstance(v, Tensor)})
+
+    given = loss_of(agent, replace(window, weight=weight), correction=1.0)
+    other, plain = loss_of(agent, of(rows)), loss_of(agent, window)
+    for part in ("reward", "ending"):
+        assert given[part] == pytest.approx(other[part], rel=1e-5)
+        assert given[part] != pytest.approx(plain[part], rel=1e-3)
+    for part in ("prediction", "inverse"):
+        assert given[part] == pytest.approx(plain[part], rel=1e-6)
+    assert loss_of(agent, replace(window, weight=weight), correction=0.0) == plain
+
+
 @pytest.mark.parametrize("targets", [0, 2, 3])
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 def test_nothing_after_the_end_of_an_episode_enters_the_loss(name: str, targets: int) -> None:

@@ -283,6 +283,30 @@ def test_an_ending_is_a_kind_of_its_own() -> None:
         assert float(share) == pytest.approx(1 / 3, abs=0.06)
 
 
+@pytest.mark.parametrize(("balance", "rarity"), [(0.5, 0.0), (0.75, 0.5), (0.25, 1.0)])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_weighted_windows_are_those_of_the_whole_memory(steps: int, balance: float, rarity: float) -> None:
+    """How often each window is drawn, times its weight, is the same for all; at both ends of the memory, too."""
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=100)
+    rare(memory, 16, {0, 7, 8, 15}, {8})
+    window = memory.sample(40_000, steps, rng(), balance, rarity=rarity)
+    assert window.weight is not None
+    count = memory.starts(steps)
+    start = window.observation[:, 0, 0, 0].long()
+    start -= start.min()
+    drawn = torch.zeros(count).index_add(0, start, window.weight) * count / len(start)
+    assert torch.allclose(drawn, torch.ones(count), atol=0.12), drawn
+    assert float(window.weight.max()) == pytest.approx(1 / (1 - balance))
+    assert float(window.weight.min()) < 0.8
+
+
+def test_windows_that_are_all_alike_have_no_weight() -> None:
+    memory = ShortTermMemory(SHAPE, streams=2, capacity=100)
+    rare(memory, 50, {20})
+    assert memory.sample(20, 4, rng(), 0.0).weight is None
+    assert memory.sample(20, 4, rng(), 0.01).weight is None  # not even one window
+
+
 def test_sampling_is_seeded() -> None:
     memory = ShortTermMemory(SHAPE, streams=2, capacity=100)
     rare(memory, 50, {20})
