@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..modules.perception import VIEWS
 from .agent import Agent
 from .checkpoint import save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
@@ -137,6 +138,9 @@ def _check_numbers(config: RunConfig) -> None:
         raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
     if not 0 <= thinking.habit < math.inf:
         raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
+    most = 1 if config.perception.encoder == "mlp" else len(VIEWS)
+    if not 1 <= thinking.views <= most:
+        raise ValueError(f"task.thinking.views is {thinking.views}, expected 1 to {most} (pictures have up to 9)")
 
 
 def _check_bins(config: RunConfig) -> None:

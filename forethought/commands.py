@@ -81,6 +81,8 @@ class Changes:
     """Iterations per decision."""
     habit: float | None = None
     """How reluctantly plans leave what Mode-1 would do: weight of −log π(a)."""
+    views: int | None = None
+    """Shifted views of a picture that are averaged before either mode decides."""
     device: str | None = None
     """auto, cpu or cuda."""
     threads: int | None = None

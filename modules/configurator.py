@@ -34,6 +34,9 @@ class Thinking:
     habit: float = 0.0
     """Weight of the actor's surprise −log π(a) along an imagined course: how reluctantly a plan leaves what Mode-1
     would do. It helps where costs are imagined less well than the actor has learned."""
+    views: int = 1
+    """Views of a picture, shifted by up to two pixels, whose latents are averaged before either mode decides (up to 9).
+    What one of them does not show well, others do; each costs one more encoding."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
     gate: Gate = field(default_factory=Gate)
@@ -99,6 +102,7 @@ class Configurator:
             commit=thinking.commit,
             risk=thinking.risk,
             habit=thinking.habit,
+            views=thinking.views,
             milliseconds=thinking.milliseconds,
             gate=thinking.gate,
             context=torch.tensor(task.context, device=device) if task.context else None,

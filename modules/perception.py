@@ -14,6 +14,8 @@ from .recall import Recall, RecallConfig
 from .types import Configuration, State
 
 EncoderName = Literal["cnn", "pool", "impala", "mlp"]
+VIEWS = ((0, 0), (0, 2), (2, 0), (0, -2), (-2, 0), (2, 2), (2, -2), (-2, 2), (-2, -2))
+"""Pixels down and right by which views of a picture are shifted, in the order in which they are added."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +156,40 @@ class Perception(nn.Module):
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
         """The state that a percept shows (paper p. 7), as the configuration modulates it.
 
-        Its context replaces the one that the world told. What it says was recalled stands beside what is seen; where
-        there is recall and nothing was recalled, zeros do.
+        Its context replaces the one that the world told, and so many views of a picture as it says are averaged. What
+        it says was recalled stands beside what is seen; where there is recall and nothing was recalled, zeros do.
         """
         if self.context and configuration is not None and configuration.context is not None:
             observation = observation.clone()
             observation[..., -self.context :] = configuration.context
-        latent: Tensor = self(observation)
+        latent = self._seen(observation, 1 if configuration is None else configuration.views)
         if self.recall is None:
             return State(latent)
         recalled = None if configuration is None else configuration.recalled
         if recalled is None:
             recalled = latent.new_zeros(*latent.shape[:-1], self.width - latent.shape[-1])
         return State(torch.cat([latent, recalled], dim=-1))
+
+    def _seen(self, observation: Tensor, views: int) -> Tensor:
+        """Latents of percepts, or the mean over so many shifted views of pictures, whose edges are repeated.
+
+        Raises:
+            ValueError: Several views of what is no picture, or more than there are.
+        """
+        if views == 1:
+            return self(observation)  # type: ignore[no-any-return]
+        if not self.pixels or not 1 <= views <= len(VIEWS):
+            raise ValueError(f"views is {views}; pictures have 1 to {len(VIEWS)}, vector observations 1")
+        return torch.stack([self(_shifted(observation, down, right)) for down, right in VIEWS[:views]]).mean(0)
+
+
+def _shifted(pictures: Tensor, down: int, right: int) -> Tensor:
+    """Pictures ``[..., H, W, C]`` seen so many pixels further down and right, with their edges repeated."""
+    for dim, by in ((-3, down), (-2, right)):
+        size = pictures.shape[dim]
+        places = (torch.arange(size, device=pictures.device) + by).clamp(0, size - 1)
+        pictures = pictures.index_select(dim, places)
+    return pictures
 
 
 def _stacked(percept: Tensor) -> Tensor:

@@ -121,6 +121,7 @@ class Configuration:
         commit: First actions of a plan that are carried out before planning again.
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
         habit: η of the actor's surprise −η·log π(a), which is a cost of each imagined step besides; 0: none.
+        views: Shifted views of a picture whose latents are averaged to the state.
         milliseconds: Time after which a decision begins no further iteration, or None.
         gate: Doubts above which the gated mode plans.
         recalled: What the percepts bring to mind ``[B, V]``, where perception recalls.
@@ -140,6 +141,7 @@ class Configuration:
     commit: int = 1
     risk: float = 0.0
     habit: float = 0.0
+    views: int = 1
     milliseconds: float | None = None
     gate: Gate = Gate()
     recalled: Tensor | None = None

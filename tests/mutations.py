@@ -211,6 +211,8 @@ MUTATIONS = (
              "modules/test_content.py::test_scrambling_exchanges_the_keys_of_filled_slots_only"),
     Mutation("modules/memory.py", "chance = count[which] ** -rarity", "chance = count[which] ** rarity",
              "modules/test_memory.py::test_rare_kinds_of_events_are_drawn_more_often"),
+    Mutation("modules/perception.py", "1 if configuration is None else configuration.views", "1",
+             "modules/test_perception.py::test_views_are_shifted_by_two_pixels_and_averaged"),
     Mutation("modules/memory.py", "np.where(final, places + 1, 1)", "1",
              "modules/test_memory.py::test_weighted_windows_are_those_of_the_whole_memory"),
     Mutation("agent/criterion.py", "** correction", "** 0",

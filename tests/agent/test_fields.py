@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "commit": 3,
     "risk": 2.0,
     "habit": 0.7,
+    "views": 3,
     "milliseconds": 1e-6,
     "gate": Gate(entropy=9.0),
     "recalled": torch.ones(ENVS, RECALL.values),
@@ -42,7 +43,8 @@ OTHER: dict[str, Any] = {
 MOVES = {
     "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
     "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
-    "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "milliseconds": "calls",
+    "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "views": "energy",
+    "milliseconds": "calls",
     "gate": "calls of acting", "recalled": "energy", "context": "energy",
 }  # fmt: skip
 """What a field is there to move."""
@@ -111,8 +113,28 @@ def dead_fields(base: Configuration, agent: Agent, others: dict[str, Any]) -> li
 
 def test_every_field_of_a_configuration_moves_what_it_is_for() -> None:
     agent, base = made()
-    assert dead_fields(base, agent, OTHER) == []
+    vectors = {name: value for name, value in OTHER.items() if name != "views"}
+    assert dead_fields(base, agent, vectors) == ["views"]  # which pictures have
     assert set(OTHER) == set(MOVES) == {field.name for field in fields(Configuration)}
+
+
+@pytest.mark.parametrize("mode", ["mode-1", "mode-2", "gated"])
+def test_views_of_pictures_move_what_is_seen_in_each_mode(mode: Mode) -> None:
+    plain = make_agent(thinking=replace(THINKING, gate=Gate(surprise=0.0)))
+    perception = replace(plain.config.perception, encoder="cnn", width=8)
+    agent = Agent(replace(plain.config, perception=perception), replace(plain.spaces, shape=(16, 16, 3), pixels=True))
+    m = wake(agent).modules
+    pictures = np.random.default_rng(0).integers(0, 256, (ENVS, 16, 16, 3), np.uint8)
+    seen: list[torch.Tensor] = []
+    handle = m.actor.register_forward_pre_hook(lambda _, given: seen.append(given[0].latent[:ENVS].clone()))
+    for views in (1, 1, 3):
+        agent.modules = replace(m, configurator=Fixed(replace(m.configurator(mode), views=views)))  # type: ignore[arg-type]
+        agent.generator.manual_seed(0)
+        agent.begin(ENVS, mode).act(pictures, np.ones(ENVS, np.bool_), np.ones(ENVS, np.bool_))
+    handle.remove()
+    first, again, averaged = seen[:: len(seen) // 3]
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, averaged)
 
 
 def test_a_field_that_nobody_reads_is_found() -> None:
@@ -122,8 +144,12 @@ def test_a_field_that_nobody_reads_is_found() -> None:
 
     agent, base = made()
     longer = Longer(**{field.name: getattr(base, field.name) for field in fields(base)})
-    assert dead_fields(longer, agent, OTHER | {"attention": 0.9}) == ["attention"]
-    assert dead_fields(longer, agent, OTHER) == ["attention"]  # nor is one that this test was not told of let pass
+    vectors = {name: value for name, value in OTHER.items() if name != "views"}
+    assert dead_fields(longer, agent, vectors | {"attention": 0.9}) == ["views", "attention"]
+    assert dead_fields(longer, agent, vectors) == [
+        "views",
+        "attention",
+    ]  # nor is one that this test was not told of let pass
 
 
 @pytest.mark.parametrize("threshold", ["entropy", "variance", "spread", "surprise", "chance"])

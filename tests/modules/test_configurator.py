@@ -71,6 +71,7 @@ OTHER_THINKING: dict[str, Any] = {
     "horizon": 5, "candidates": 9, "iterations": 2, "hold": 3, "proposals": 4, "commit": 2,
     "risk": 0.5,
     "habit": 0.4,
+    "views": 5,
     "milliseconds": 7.5, "gate": Gate(entropy=0.1, spread=2.0),
 }  # fmt: skip
 OTHER_TASK: dict[str, Any] = {

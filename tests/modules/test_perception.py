@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from forethought.agent.config import WorldModelLoss
@@ -11,7 +12,7 @@ from forethought.agent.criterion import world_model_loss
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.memory import Window
 from forethought.modules.perception import EncoderName, Perception, PerceptionConfig
-from forethought.modules.types import State
+from forethought.modules.types import Configuration, State
 from forethought.modules.world_model import WorldModel, WorldModelConfig
 from gymnasium import spaces
 from torch import Tensor
@@ -103,6 +104,27 @@ def test_wrong_percepts_are_refused(shape: tuple[int, ...]) -> None:
     perception = make(PerceptionConfig("cnn", latent=6, history=2, width=8), (16, 16, 3))
     with pytest.raises(ValueError, match=r"percept has trailing shape .*, expected .* = \(2, 16, 16, 3\)"):
         perception(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("views", [1, 2, 9])
+def test_views_are_shifted_by_two_pixels_and_averaged(views: int) -> None:
+    """Numpy's edge padding, cut out at the centre, two to the right, two down, to the left, up, and the corners."""
+    perception = make(PerceptionConfig("cnn", latent=6, history=2, width=8), (16, 16, 3)).eval()
+    percept = torch.randint(0, 256, (4, 2, 16, 16, 3), generator=generator()).to(torch.uint8)
+    wide = np.pad(percept.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    corners = [(2, 2), (2, 4), (4, 2), (2, 0), (0, 2), (4, 4), (4, 0), (0, 4), (0, 0)][:views]
+    seen = [perception(torch.from_numpy(wide[:, :, y : y + 16, x : x + 16].copy())) for y, x in corners]
+    u = torch.ones(1)
+    latent = perception.encode(percept, Configuration(u, u, views=views)).latent
+    assert torch.allclose(latent, torch.stack(seen).mean(0), atol=1e-6)
+    assert torch.equal(perception.encode(percept).latent, seen[0])
+
+
+@pytest.mark.parametrize(("encoder", "shape", "views"), [("mlp", (7,), 2), ("cnn", (16, 16, 3), 10), ("mlp", (7,), 0)])
+def test_views_that_there_are_not_are_refused(encoder: EncoderName, shape: tuple[int, ...], views: int) -> None:
+    perception, u = make(PerceptionConfig(encoder, latent=6, width=8), shape), torch.ones(1)
+    with pytest.raises(ValueError, match=f"views is {views}"):
+        perception.encode(torch.zeros(1, 1, *shape, dtype=torch.uint8), Configuration(u, u, views=views))
 
 
 def test_latents_are_normalised_in_training_and_fixed_in_evaluation() -> None:
