@@ -13,6 +13,7 @@ from forethought.agent.agent import Agent
 from forethought.agent.config import Regulariser, WorldModelLoss, published
 from forethought.agent.criterion import Metrics, _encoded_steps, carried, perceive, random_shift, world_model_loss
 from forethought.agent.learning import Learner
+from forethought.agent.recording import memory_for
 from forethought.agent.run import check_settings
 from forethought.agent.spaces import Spaces
 from forethought.modules.actions import ActionEncoder
@@ -56,6 +57,37 @@ def test_events_count_as_often_as_they_come() -> None:
     for part in ("prediction", "inverse"):
         assert given[part] == pytest.approx(plain[part], rel=1e-6)
     assert loss_of(agent, replace(window, weight=weight), correction=0.0) == plain
+
+
+def test_what_comes_rarely_is_expected_as_rarely() -> None:
+    """A reward of 10 and an ending in 1 of 100 steps, by chance: half of the windows drawn have one, and what the world
+    model expects is 0.1 and 0.01 with correction, and several times that without."""
+    expected = {}
+    for correction in (0.0, 1.0):
+        agent = make_agent()
+        loss = replace(
+            agent.config.model_loss, balance=0.5, correction=correction, batch=64, steps=4, learning_rate=1e-2
+        )
+        agent.config = replace(agent.config, model_loss=loss)
+        memory, draws = memory_for(agent, 8, 8 * 500), np.random.default_rng(0)
+        for _ in range(400):
+            event = draws.random(8) < 0.01
+            x = draws.normal(size=(8, 2)).astype(np.float32)
+            memory.write(x, draws.integers(3, size=8), 10.0 * event, event, np.zeros(8, bool))
+        came = float(memory.data["terminated"][:, :400].mean())
+        learner = Learner(agent, 200)
+        for _ in range(200):
+            learner.world_model_update(memory.sample(64, 4, draws, 0.5))
+        window = memory.sample(256, 4, draws)
+        agent.modules.perception.eval()
+        with torch.no_grad():
+            state = agent.modules.perception.encode(window.observation[:, 0])
+            ahead = agent.modules.world_model.rollout(state, window.action[:, None])
+        assert ahead.interoception is not None and ahead.continuation is not None
+        told = float(ahead.interoception[..., 0].mean()) / 10, float(1 - ahead.continuation.mean())
+        expected[correction] = [share / came for share in told]
+    assert expected[1.0] == pytest.approx([1, 1], rel=0.5)
+    assert min(expected[0.0]) > 4
 
 
 @pytest.mark.parametrize("targets", [0, 2, 3])
