@@ -41,13 +41,13 @@ def procgen(id: str) -> RunConfig:
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
         task=Task(
             ending=ending, discount=0.98,
-            thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3),
+            thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3, views=5),
         ),
         perception=PerceptionConfig("pool", latent=256, history=2, width=16),
         world_model=WorldModelConfig(hidden=256),
         model_loss=WorldModelLoss(
-            steps=5, batch=48, targets=2, balance=0.5, prediction=0.3, prediction_delay=600, detach_target=True,
-            regulariser_weight=0.01, directions=32, inverse=0.3, shift=4,
+            steps=5, batch=48, targets=2, balance=0.5, correction=1.0, prediction=0.3, prediction_delay=600,
+            detach_target=True, regulariser_weight=0.01, directions=32, inverse=0.3, shift=4,
         ),
         behaviour=BehaviourLoss(
             batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12,
