@@ -209,7 +209,7 @@ MUTATIONS = (
              "envs/test_wired.py::test_actions_mean_what_the_context_tells"),
     Mutation("modules/content.py", "here + 1, torch.where(here < count, 0, here))", "here, here)",
              "modules/test_content.py::test_scrambling_exchanges_the_keys_of_filled_slots_only"),
-    Mutation("modules/memory.py", "chance = count[which] ** -rarity", "chance = count[which] ** rarity",
+    Mutation("modules/memory.py", "chance[event] = count[which] ** -rarity", "chance[event] = count[which] ** rarity",
              "modules/test_memory.py::test_rare_kinds_of_events_are_drawn_more_often"),
     Mutation("modules/perception.py", "1 if configuration is None else configuration.views", "1",
              "modules/test_perception.py::test_views_are_shifted_by_two_pixels_and_averaged"),
