@@ -140,7 +140,7 @@ def _check_numbers(config: RunConfig) -> None:
         raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
     most = 1 if config.perception.encoder == "mlp" else len(VIEWS)
     if not 1 <= thinking.views <= most:
-        raise ValueError(f"task.thinking.views is {thinking.views}, expected 1 to {most} (pictures have up to 9)")
+        raise ValueError(f"task.thinking.views is {thinking.views}, expected 1 to 9 of pictures, 1 of vectors")
 
 
 def _check_bins(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from forethought.agent.agent import Agent
 from forethought.agent.modes import think
+from forethought.agent.presets import preset
+from forethought.agent.run import check_settings
 from forethought.modules.configurator import Thinking
 from forethought.modules.recall import RecallConfig
 from forethought.modules.types import Configuration, Gate, Mode, State, drive_weights
@@ -135,6 +138,18 @@ def test_views_of_pictures_move_what_is_seen_in_each_mode(mode: Mode) -> None:
     first, again, averaged = seen[:: len(seen) // 3]
     assert torch.equal(first, again)
     assert not torch.allclose(first, averaged)
+
+
+@pytest.mark.parametrize(("id", "views", "fits"), [
+    ("procgen:fruitbot", 9, True), ("procgen:fruitbot", 10, False), ("procgen:fruitbot", 0, False),
+    ("CartPole-v1", 1, True), ("CartPole-v1", 2, False),
+])  # fmt: skip
+def test_views_that_there_are_not_are_refused_before_the_work(id: str, views: int, fits: bool) -> None:
+    config = preset(id)
+    config = replace(config, task=replace(config.task, thinking=replace(config.task.thinking, views=views)))
+    said = rf"views is {views}, expected 1 to 9 of pictures, 1 of vectors"
+    with nullcontext() if fits else pytest.raises(ValueError, match=said):
+        check_settings(config)
 
 
 def test_a_field_that_nobody_reads_is_found() -> None:
