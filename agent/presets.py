@@ -35,10 +35,11 @@ def procgen(id: str) -> RunConfig:
     episodes under way: the ends of levels come late. The encoder sees windows that are shifted at random (without that
     it learns the levels by heart), and three frames of each: rewards and endings are read on imagined steps, so that
     more windows teach more than more frames of them. Where rewards are rare, actors find what a world model wrongly
-    believes of them: it must not learn of more than there are, nor dreams be longer than its roll-outs.
+    believes of them: it is told how rare they are, and dreams are no longer than its roll-outs. Fruitbot, where they
+    are frequent, did worse so, and starpilot keeps what was measured.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
-    rare = not ("fruitbot" in id or "starpilot" in id)
+    wary = not ("fruitbot" in id or "starpilot" in id)
     return RunConfig(
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
         task=Task(
@@ -48,11 +49,11 @@ def procgen(id: str) -> RunConfig:
         perception=PerceptionConfig("pool", latent=256, history=2, width=16),
         world_model=WorldModelConfig(hidden=256),
         model_loss=WorldModelLoss(
-            steps=5, batch=48, targets=2, balance=0.5, correction=float(rare), prediction=0.3, prediction_delay=600,
+            steps=5, batch=48, targets=2, balance=0.5, correction=float(wary), prediction=0.3, prediction_delay=600,
             detach_target=True, regulariser_weight=0.01, directions=32, inverse=0.3, shift=4,
         ),
         behaviour=BehaviourLoss(
-            batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=5 if rare else 12,
+            batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=5 if wary else 12,
             dream_entropy=0.003,
         ),
         schedule=Schedule(
