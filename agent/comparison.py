@@ -38,8 +38,6 @@ class CompareConfig:
     """Episodes per row, run and split."""
     oracle_episodes: int = 8
     """Episodes of the oracle, which is slow."""
-    sample: bool = False
-    """Mode-1 draws from its policy instead of taking the likeliest action."""
     seed: int = HELD_OUT_SEED
     """Seed of the levels (or starts); the same for every row."""
     film: int = 300
@@ -179,15 +177,14 @@ def modes_of(
     def player(name: str, mode: Mode, acting: Agent, note: str) -> Player:
         def begin(env: VectorEnv) -> Behaviour:
             check_same_world(acting, spaces_of(env), world.id)
-            return acting.begin(env.num_envs, mode, sample=config.sample)
+            return acting.begin(env.num_envs, mode)
 
         return Player(prefix + name, world, begin, run, steps, note)
 
     players = []
     if "mode-1" in config.behaviours or 0 in config.budgets:
-        players.append(
-            player("mode-1", "mode-1", agent, _joined("draws from its policy" * config.sample, _held(world)))
-        )
+        drawn = "draws from its policy" * agent.config.task.thinking.sample
+        players.append(player("mode-1", "mode-1", agent, _joined(drawn, _held(world))))
     if config.distil:
         taught = distilled(agent, config.distil) if pupil is None else pupil
         players.append(player("mode-1 · distilled", "mode-1", taught, f"has learned {config.distil} plans"))
@@ -280,7 +277,8 @@ def _film_mode(world: EnvConfig) -> str | None:
 
 def _plans(agent: Agent) -> str:
     thinking = agent.config.task.thinking
-    return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+    drawn = "draws from " * thinking.sample
+    return f"{drawn}{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
 
 
 def _told(gate: Gate) -> str:

@@ -228,6 +228,9 @@ class BehaviourLoss:
     one that is no better, or has gone stale, is not imitated. Off: all plans alike."""
     improvement: float = 0.0
     """Weight of lower energy in the actor's own imagined roll-outs; 0: none are imagined."""
+    remembered: float = 0.0
+    """Reward tasks: weight of the imitation of remembered actions that led to less cost than the critic expected, by
+    how much less (self-imitation, 1806.05635); what really came cannot be imagined away."""
     imagination: int = 12
     """Steps of those roll-outs; in reward tasks the critic learns from them too."""
     wander: int = 0

@@ -24,7 +24,7 @@ from ..modules.critic import Critic
 from ..modules.perception import Perception
 from ..modules.types import Configuration, Gate, State, Trajectory
 from ..modules.world_model import WorldModel
-from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch
+from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch, drawn
 from ..planners.actions import uniform
 
 _AT_ONCE = 1 << 20
@@ -53,14 +53,14 @@ def mode_1(
         x: Percepts ``[B, history, *shape]``.
         configuration: From the configurator.
         generator: Draws the action where ``sample`` asks for it.
-        sample: Draw from the policy instead of taking its mode.
+        sample: Draw from the policy instead of taking its mode, whatever the configuration says.
 
     Returns:
         Actions ``[B, ...]`` in the environment's units.
     """
     s = m.perception.encode(x, configuration)
     policy: Policy = m.actor(s, configuration)
-    return policy.sample(generator) if sample else policy.mode()
+    return policy.sample(generator) if sample or configuration.sample else policy.mode()
 
 
 def mode_2(
@@ -84,7 +84,8 @@ def mode_2(
         generator: Draws candidates.
     """
     s = m.perception.encode(x, configuration)
-    return think(m, s, configuration, planner, action_space, start, generator)
+    plan = think(m, s, configuration, planner, action_space, start, generator)
+    return drawn(plan, action_space, generator) if configuration.sample else plan
 
 
 def think(
@@ -151,13 +152,13 @@ def gated(
         start: Where to begin the search ``[B, ...]``.
         generator: Draws candidates, and actions and plans where chance is asked for.
         expected: What the last decision of each was expected to lead to ``[B]`` (`Gated.expected`); NaN without one.
-        sample: Where it reacts, draw from the policy instead of taking its mode.
+        sample: Where it reacts, draw from the policy instead of taking its mode, whatever the configuration says.
     """
     s = m.perception.encode(x, configuration)
     policy: Policy = m.actor(s, configuration)
     doubt = doubts(m, s, policy, configuration, expected)
     thinks = wants_plan(doubt, configuration.gate, generator)
-    action = policy.sample(generator) if sample else policy.mode()
+    action = policy.sample(generator) if sample or configuration.sample else policy.mode()
     plan, expects = None, configuration.gate.surprise is not None
     foreseen = foresee(m, s, action.unsqueeze(1), configuration) if expects else None
     if thinks.any():
@@ -165,6 +166,7 @@ def gated(
         begin = type(start)(*(getattr(start, part.name)[thinks] for part in fields(start)))
         some = configuration.with_goal(goal)
         plan = think(m, State(s.latent[thinks]), some, planner, action_space, begin, generator)
+        plan = drawn(plan, action_space, generator) if configuration.sample else plan
         if foreseen is not None:
             foreseen[thinks] = foresee(m, State(s.latent[thinks]), plan.actions[:, : configuration.commit], some)
     return Gated(action, doubt, thinks, plan, foreseen)

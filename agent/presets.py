@@ -35,16 +35,23 @@ def procgen(id: str) -> RunConfig:
     episodes under way: the ends of levels come late. The encoder sees windows that are shifted at random (without that
     it learns the levels by heart), and three frames of each: rewards and endings are read on imagined steps, so that
     more windows teach more than more frames of them. Where rewards are rare, actors find what a world model wrongly
-    believes of them: it is told how rare they are, and dreams are no longer than its roll-outs. Fruitbot, where they
-    are frequent, did worse so, and starpilot keeps what was measured.
+    believes of them: it is told how rare they are, dreams are no longer than its roll-outs, and the actor learns more
+    from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
+    where rewards are frequent, did worse with a model that was told, and starpilot keeps what was measured.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
+    frequent = BehaviourLoss(
+        batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003
+    )
+    rare = replace(frequent, batch=8, steps=32, remembered=1.0, improvement=0.3, imagination=5)
     return RunConfig(
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
         task=Task(
             ending=ending, discount=0.98,
-            thinking=Thinking(horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3, views=5),
+            thinking=Thinking(
+                horizon=6, candidates=64, iterations=2, proposals=8, habit=0.3, views=5, sample=wary
+            ),
         ),
         perception=PerceptionConfig("pool", latent=256, history=2, width=16),
         world_model=WorldModelConfig(hidden=256),
@@ -52,10 +59,7 @@ def procgen(id: str) -> RunConfig:
             steps=5, batch=48, targets=2, balance=0.5, correction=float(wary), prediction=0.3, prediction_delay=600,
             detach_target=True, regulariser_weight=0.01, directions=32, inverse=0.3, shift=4,
         ),
-        behaviour=BehaviourLoss(
-            batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=5 if wary else 12,
-            dream_entropy=0.003,
-        ),
+        behaviour=rare if wary else frequent,
         schedule=Schedule(
             prefill=16_000, prefill_updates=4_000, sticky=2, rounds=49, round_steps=1_024, round_reset=False,
             round_updates=245, mode="mode-1", exploration=0.05, behaviour_ratio=0.5, final_behaviour_updates=500,

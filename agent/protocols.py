@@ -82,7 +82,6 @@ def evaluate_protocol(
     pairs: int = 200,
     seed: int = 0,
     *,
-    sample: bool = False,
     film: int = 0,
     progress: dict[str, Progress] | None = None,
 ) -> list[Result]:
@@ -94,7 +93,6 @@ def evaluate_protocol(
         behaviours: Rows, of `ROOM_BEHAVIOURS`.
         pairs: How many pairs of start and goal.
         seed: Draws the pairs, from a stream that training never reads.
-        sample: Mode-1 draws from its policy instead of taking the likeliest action.
         film: Keep at most this many pictures of the first pair.
         progress: Per row, told of finished episodes.
 
@@ -110,7 +108,7 @@ def evaluate_protocol(
             evaluate(
                 name,
                 env,
-                _behaviour(name, agent, env, seed, sample),
+                _behaviour(name, agent, env, seed),
                 seed=seed,
                 options=dict(held_out.options(slice(0, pairs))),
                 film=film,
@@ -123,9 +121,9 @@ def evaluate_protocol(
         env.close()
 
 
-def _behaviour(name: str, agent: Agent, env: RoomVectorEnv, seed: int, sample: bool) -> Behaviour:
+def _behaviour(name: str, agent: Agent, env: RoomVectorEnv, seed: int) -> Behaviour:
     if name in {"mode-1", "mode-2", "gated"}:
-        return agent.begin(env.num_envs, name, sample=sample)  # type: ignore[arg-type]
+        return agent.begin(env.num_envs, name)  # type: ignore[arg-type]
     if name == "random":
         return RandomBehaviour(agent.spaces.action, env.num_envs, seed, plan=1)
     return NoOpBehaviour(env) if name == "no-op" else ExpertBehaviour(env)

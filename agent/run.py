@@ -73,6 +73,11 @@ def check_settings(config: RunConfig) -> None:
             "give the world model more members"
         )
     _check_bins(config)
+    if config.behaviour.remembered and config.task.goals:
+        raise ValueError(
+            f"behaviour.remembered is {config.behaviour.remembered} and task.goals is set; only in reward tasks does "
+            "the critic say what is to be expected of remembered actions: set it to 0"
+        )
     _check_weights(config)
     _check_recall(config)
     _check_gate(config)

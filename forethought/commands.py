@@ -83,6 +83,9 @@ class Changes:
     """How reluctantly plans leave what Mode-1 would do: weight of −log π(a)."""
     views: int | None = None
     """Shifted views of a picture that are averaged before either mode decides."""
+    sample: bool | None = None
+    """True: draw actions, in Mode-1 from the policy and in Mode-2 from the distribution of the plan; False: take the
+    likeliest and the best."""
     device: str | None = None
     """auto, cpu or cuda."""
     threads: int | None = None
@@ -100,8 +103,6 @@ class EvaluateOptions:
     """Episodes per mode, on levels, starts or pairs that training did not see."""
     seed: int = 1_000
     """Seed of these; the same for both modes."""
-    sample: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Mode-1 draws from its policy instead of taking the likeliest action."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=f"({PROTOCOL_NAMES})")] = None
     """Rooms: how success is measured; by default the hardest that the room has."""
     health: bool = True
@@ -201,7 +202,7 @@ def evaluate(arguments: Sequence[str], console: Console) -> int:
     options, folder = _parse_for_run("evaluate", EvaluateOptions, EvaluateOptions(), arguments, about)
     agent = load_changed(folder, options.changes)
     modes = ("mode-1", "mode-2") if options.mode == "both" else (options.mode,)
-    config = CompareConfig(modes, options.episodes, 1, options.sample, options.seed, film=0)
+    config = CompareConfig(modes, options.episodes, 1, options.seed, film=0)
     protocol = find_protocol(options.protocol, agent.config.env.id)
     _check_comparison(agent, config, protocol)
     out = options.out or folder / "evaluate"
@@ -335,7 +336,6 @@ def _measure(agent: Agent, config: CompareConfig, protocol: Protocol | None, con
             config.behaviours,
             config.episodes,
             config.seed,
-            sample=config.sample,
             film=config.film,
             progress=progress,
         )

@@ -37,6 +37,9 @@ class Thinking:
     views: int = 1
     """Views of a picture, shifted by up to two pixels, whose latents are averaged before either mode decides (up to 9).
     What one of them does not show well, others do; each costs one more encoding."""
+    sample: bool = False
+    """Act by chance, Mode-1 as its policy has it and Mode-2 as the distribution of its plan, instead of taking the
+    likeliest and the best action: for worlds where whoever does the same in the same place gets stuck."""
     milliseconds: float | None = None
     """Time after which a decision begins no further iteration; None: no limit. With one, speed matters."""
     gate: Gate = field(default_factory=Gate)
@@ -103,6 +106,7 @@ class Configurator:
             risk=thinking.risk,
             habit=thinking.habit,
             views=thinking.views,
+            sample=thinking.sample,
             milliseconds=thinking.milliseconds,
             gate=thinking.gate,
             context=torch.tensor(task.context, device=device) if task.context else None,

@@ -122,6 +122,7 @@ class Configuration:
         risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
         habit: η of the actor's surprise −η·log π(a), which is a cost of each imagined step besides; 0: none.
         views: Shifted views of a picture whose latents are averaged to the state.
+        sample: Whether actions are drawn, from the policy or from the distribution of the plan.
         milliseconds: Time after which a decision begins no further iteration, or None.
         gate: Doubts above which the gated mode plans.
         recalled: What the percepts bring to mind ``[B, V]``, where perception recalls.
@@ -142,6 +143,7 @@ class Configuration:
     risk: float = 0.0
     habit: float = 0.0
     views: int = 1
+    sample: bool = False
     milliseconds: float | None = None
     gate: Gate = Gate()
     recalled: Tensor | None = None

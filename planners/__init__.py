@@ -13,7 +13,7 @@ from .gradient import GradientDescent
 from .icem import ICEM
 from .mppi import MPPI
 from .random_shooting import RandomShooting
-from .sampling import shift, shift_actions, shift_elites, uninformed
+from .sampling import drawn, shift, shift_actions, shift_elites, uninformed
 from .tree import TreeSearch
 from .types import (
     ActionSpace,
@@ -96,6 +96,7 @@ __all__ = [
     "Watch",
     "clip",
     "default_planner",
+    "drawn",
     "make_planner",
     "repeat",
     "shift",

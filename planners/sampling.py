@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -106,6 +108,19 @@ def fit_categorical(elites: Tensor, weights: Tensor, components: Components, smo
     counts = shares.new_full((batch, horizon, len(components.owner)), smoothing)
     counts.scatter_add_(2, places, shares)  # equal shares, so that the order of additions does not matter
     return counts.div_(count + smoothing * components.sizes[components.owner])
+
+
+def drawn(plan: Plan, action_space: ActionSpace, generator: torch.Generator) -> Plan:
+    """The same plan with actions drawn from its distribution, each step by itself, in place of the best sequence."""
+    old = plan.distribution
+    if isinstance(old, Gaussian):
+        assert isinstance(action_space, spaces.Box)
+        actions = draw_gaussian(old, bounds(action_space, generator.device), 1, generator)[:, 0]
+    else:
+        assert not isinstance(action_space, spaces.Box)
+        components = Components.of(action_space, generator.device)
+        actions = draw_categorical(old.probabilities, components, 1, generator)[:, 0]
+    return replace(plan, actions=actions.view_as(plan.actions))
 
 
 def shift(plan: Plan, steps: int, action_space: ActionSpace) -> Distribution:

@@ -203,7 +203,7 @@ def test_evaluate_measures_both_modes(cartpole: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert names(out) == ["mode-1", "mode-2"]
     assert "95 % interval" in out and "6×2 plans of 3 steps" in out
-    assert main([*few, "--episodes", "2", "--mode", "mode-1", "--sample"]) == 0
+    assert main([*few, "--episodes", "2", "--mode", "mode-1", "--sample", "True"]) == 0
     assert names(capsys.readouterr().out) == ["mode-1"]
     assert not (cartpole / "evaluate").exists()
 

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {
     "commit": 3,
     "risk": 2.0,
     "habit": 0.7,
+    "sample": True,
     "milliseconds": 1e-6,
     "gate": Gate(entropy=9.0),
     "recalled": torch.ones(ENVS, RECALL.values),
@@ -46,7 +47,7 @@ MOVES = {
     "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
     "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
     "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "milliseconds": "calls",
-    "gate": "calls of acting", "recalled": "energy", "context": "energy",
+    "sample": "deeds", "gate": "calls of acting", "recalled": "energy", "context": "energy",
 }  # fmt: skip
 """What a field is there to move."""
 OF_PICTURES = ["views"]

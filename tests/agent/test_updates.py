@@ -112,6 +112,10 @@ def improvement(life: Life) -> None:
     learner.actor_update(life.window, learner.dream(life.window))
 
 
+def self_imitation(life: Life) -> None:
+    set_behaviour(life, imitation=0.0, remembered=1.0).actor_update(life.window)
+
+
 def another_policy(life: Life) -> None:
     """It learns beside the agent's own."""
     other = with_policy(life.agent, life.agent.config.task, seed=3)
@@ -207,6 +211,10 @@ def test_every_kind_of_update_changes_what_it_may_and_nothing_else(update: Calla
 
 def test_imitating_short_plans_changes_the_actor_alone() -> None:
     assert changed_by(begin(goals=True), imitation_of_short_plans) == {"actor"}
+
+
+def test_imitating_what_was_done_changes_the_actor_alone() -> None:
+    assert changed_by(begin(), self_imitation) == {"actor"}
 
 
 def test_a_leak_is_noticed() -> None:

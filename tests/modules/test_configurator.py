@@ -72,6 +72,7 @@ OTHER_THINKING: dict[str, Any] = {
     "risk": 0.5,
     "habit": 0.4,
     "views": 5,
+    "sample": True,
     "milliseconds": 7.5, "gate": Gate(entropy=0.1, spread=2.0),
 }  # fmt: skip
 OTHER_TASK: dict[str, Any] = {

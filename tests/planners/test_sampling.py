@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from forethought.planners import clip, spread, uniform
+from forethought.planners import Categorical, Plan, clip, drawn, spread, uniform
 from forethought.planners.actions import Components, block_mean, bounds, joint_actions
 from forethought.planners.icem import coloured_noise, spectrum
 from forethought.planners.sampling import Gaussian, draw_categorical, draw_gaussian, fit_categorical, fit_gaussian
@@ -33,6 +33,31 @@ def test_gaussian_draws_and_their_means() -> None:
     actions = draw_gaussian(Gaussian(mean, std), limits, 20_000, generator(1), mean=True)
     assert torch.allclose(actions.mean(1), mean[0], atol=0.02) and torch.allclose(actions.std(1), std[0], atol=0.02)
     assert torch.equal(actions[:, -1], mean) and not torch.equal(actions[:, -2], mean)
+
+
+@pytest.mark.parametrize("label", SPACES)
+def test_drawn_actions_come_as_often_as_the_plan_says(label: str) -> None:
+    space, batch, horizon = SPACES[label], 20_000, 2
+    best = uniform(space, 1, 1, horizon, generator(0))[0].expand(batch, -1, *[-1] * (space.shape != ()))
+    nothing = torch.zeros(batch)
+    if isinstance(space, spaces.Box):
+        low, high = bounds(space, "cpu")
+        mean, std = (low + 0.4 * (high - low)).expand(batch, horizon, -1), (0.05 * (high - low)).expand(batch, 2, -1)
+        plan = Plan(best, Gaussian(mean, std), nothing, nothing, 1, 0.0, best.unsqueeze(1))
+        actions = drawn(plan, space, generator(1)).actions
+        assert contained(actions, space) and actions.shape == best.shape
+        assert (((actions - mean) / (high - low)).mean(0).abs() < 0.005).all()
+        assert ((actions.std(0) / std[0] - 1).abs() < 0.05).all()
+        return
+    components = Components.of(space, "cpu")
+    count = len(components.owner)
+    share = components.normalise(torch.rand(1, horizon, count, generator=generator(3)) ** 2)
+    plan = Plan(best, Categorical(share.expand(batch, -1, -1)), nothing, nothing, 1, 0.0, best.unsqueeze(1))
+    actions = drawn(plan, space, generator(1)).actions
+    assert contained(actions, space) and actions.shape == best.shape and actions.dtype == best.dtype
+    each = actions.view(1, batch, horizon, -1)
+    seen = fit_categorical(each, torch.full((1, batch), 1 / batch), components, 0.0)
+    assert torch.allclose(seen, share, atol=0.02)
 
 
 def test_weights_of_elites() -> None:
