@@ -360,7 +360,8 @@ class Learner:
         return discount * lambda_returns(costs, imagined.continuation, values, discount, config.critic.trace)
 
     def actor_update(self, window: Window, dream: Dream | None = None, plans: ShortPlans | None = None) -> Metrics:
-        """One step of the actor: imitate plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12), and improve in its dream."""
+        """One step of the actor: imitate plans, min D(ǎ[0], A(s[0])) (LeCun 2022, p. 12), and what it remembers to have
+        come out well, and improve in its dream."""
         config = self.agent.config.behaviour
         parts: list[tuple[str, float, Tensor]] = []
         if config.imitation and (plans is None or self.agent.config.schedule.reanalyse):
