@@ -42,8 +42,9 @@ def procgen(id: str) -> RunConfig:
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
     frequent = BehaviourLoss(
-        batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003
-    )
+        batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003,
+        remembered=float("fruitbot" in id),
+    )  # fmt: skip
     rare = replace(frequent, batch=8, steps=32, remembered=1.0, improvement=0.3, imagination=5)
     return RunConfig(
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),

@@ -93,9 +93,9 @@ def main() -> None:
                 acting = rethink(trainer.agent, thinking).begin(arguments.episodes, "mode-1")
                 result = evaluate("mode-1", env, acting, seed=1_000)
                 where, how = "unseen" if held_out else "training", "drawn" if sample else "likeliest"
-                low, high = mean_interval(result.returns)
+                found = mean_interval(result.returns)
                 about = f"{text or 'as the run':40} {where:9} {how:10}"
-                print(f"{about} {result.returns.mean():6.2f} ({low:.2f} … {high:.2f})", flush=True)
+                print(f"{about} {found.mean:6.2f} ({found.low:.2f} … {found.high:.2f})", flush=True)
                 rows += [[text, where, how, e.level, e.total, e.decisions] for e in result.episodes]
             env.close()
     with (arguments.out or arguments.run / "behaviour.csv").open("w", newline="") as file:
