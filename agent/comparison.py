@@ -179,12 +179,12 @@ def modes_of(
             check_same_world(acting, spaces_of(env), world.id)
             return acting.begin(env.num_envs, mode)
 
-        return Player(prefix + name, world, begin, run, steps, note)
+        drawn = "acts by chance" * acting.config.task.thinking.sample
+        return Player(prefix + name, world, begin, run, steps, _joined(drawn, note))
 
     players = []
     if "mode-1" in config.behaviours or 0 in config.budgets:
-        drawn = "draws from its policy" * agent.config.task.thinking.sample
-        players.append(player("mode-1", "mode-1", agent, _joined(drawn, _held(world))))
+        players.append(player("mode-1", "mode-1", agent, _held(world)))
     if config.distil:
         taught = distilled(agent, config.distil) if pupil is None else pupil
         players.append(player("mode-1 · distilled", "mode-1", taught, f"has learned {config.distil} plans"))
@@ -277,8 +277,7 @@ def _film_mode(world: EnvConfig) -> str | None:
 
 def _plans(agent: Agent) -> str:
     thinking = agent.config.task.thinking
-    drawn = "draws from " * thinking.sample
-    return f"{drawn}{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+    return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
 
 
 def _told(gate: Gate) -> str:
