@@ -61,6 +61,7 @@ def remembered(agent: Agent, arguments: argparse.Namespace) -> ShortTermMemory:
     acting = agent.begin(trainer.env.num_envs, "mode-1", sample=True)
     trainer.collect(Exploring(acting, trainer.random, agent.config.schedule.exploration), arguments.own)
     trainer.rest()
+    trainer.env.close()
     return trainer.memory
 
 
@@ -86,6 +87,7 @@ def main() -> None:
         trainer = trainer_of(beginner(agent, behaviour, arguments.seed), arguments.seed)
         trainer.memory = memory
         trainer.learn_behaviour(arguments.updates)
+        trainer.env.close()
         for held_out in (True, False):
             env = build_env(agent.config.env, arguments.episodes, seed=1_000, held_out=held_out)
             for sample in (True, False):

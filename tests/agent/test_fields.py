@@ -122,6 +122,19 @@ def test_every_field_of_a_configuration_moves_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize("mode", ["mode-1", "mode-2", "gated"])
+def test_who_acts_by_chance_does_something_else_in_each_mode(mode: Mode) -> None:
+    agent = make_agent(thinking=replace(THINKING, gate=Gate(entropy=9.0 if mode == "gated" else 0.0)))
+    m, same = agent.modules, np.zeros((64, 2), np.float32)
+    deeds = []
+    for sample in (False, False, True):
+        agent.modules = replace(m, configurator=Fixed(replace(m.configurator(mode), sample=sample)))  # type: ignore[arg-type]
+        agent.generator.manual_seed(0)
+        deeds.append(agent.begin(64, mode).act(same, np.ones(64, np.bool_), np.ones(64, np.bool_)).action)
+    assert np.array_equal(deeds[0], deeds[1])
+    assert not np.array_equal(deeds[0], deeds[2]) and len(set(deeds[2].tolist())) > 1
+
+
+@pytest.mark.parametrize("mode", ["mode-1", "mode-2", "gated"])
 def test_views_of_pictures_move_what_is_seen_in_each_mode(mode: Mode) -> None:
     plain = make_agent(thinking=replace(THINKING, gate=Gate(surprise=0.0)))
     perception = replace(plain.config.perception, encoder="cnn", width=8)
