@@ -38,7 +38,7 @@ def procgen(id: str) -> RunConfig:
     believes of them: it is told how rare they are, dreams are no longer than its roll-outs, and the actor learns more
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
-    keeps what was measured.
+    gained nothing from memory.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
