@@ -224,7 +224,7 @@ def learning_chart(
         weight="bold",
         ha="right",
     )
-    for index, row in enumerate(trained):
+    for index, row in enumerate(sorted(trained, key=lambda row: -row.mean.mean)):  # the better one's name above
         _with_bar(axes, row.steps, row.mean, colours[row.name])
         _label(axes, row.name, row.steps, row.mean.mean, colours[row.name], up=index % 2 == 0)
     _levels(axes, [row for row in rows if not row.steps], colours)

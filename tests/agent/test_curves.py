@@ -11,6 +11,7 @@ from forethought.agent.standings import Standing, standings
 from forethought.agent.style import colours_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 
 def result(name: str, mean: float, calls: float, split: Split = "unseen") -> Result:
@@ -80,6 +81,8 @@ def test_learning_stands_beside_the_published_curve(rows: tuple[Standing, ...]) 
     axes = axes_of(learning_chart(rows, curve, "title", colours))
     assert np.asarray(axes.lines[0].get_ydata()).tolist() == [point.unseen for point in curve]
     assert dots(axes) == {(200_000, 4), (200_000, 7)}  # without the budgets
+    height = {text.get_text(): text.xyann[1] for text in axes.texts if isinstance(text, Annotation)}
+    assert height["mode-2"] > 0 > height["mode-1"]  # names beside their own dots
     assert [row.name for row in main_rows(rows)] == ["mode-1", "mode-2", "random"]
     assert learning_chart(rows, (), "title", colours) is None
 
