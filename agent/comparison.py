@@ -258,12 +258,17 @@ def check_behaviours(names: Sequence[str], id: str) -> None:
 
 def references_for(players: Sequence[Player]) -> References:
     """What was published about the players' worlds."""
-    worlds = {player.world.id: player.world for player in players}
+    worlds = {player.world.id: player.world for player in players if _as_published(player.world)}
     scales: dict[str, Normalisation | None] = {
         id: normalisation(id, world.distribution_mode) for id, world in worlds.items()
     }
     curves = {id: published_ppo(id, world.distribution_mode) for id, world in worlds.items()}
     return References(scales.get, {id: curve for id, curve in curves.items() if curve})
+
+
+def _as_published(world: EnvConfig) -> bool:
+    """Whether it looks as it did for those who published: with backgrounds and all themes."""
+    return world.backgrounds and not world.one_theme
 
 
 def _film_mode(world: EnvConfig) -> str | None:

@@ -36,6 +36,10 @@ class EnvConfig:
     """Dict observations: the entry to use."""
     train_levels: int = 200
     """Procgen: how many levels to learn from, [0, n); the unseen ones are elsewhere."""
+    backgrounds: bool = True
+    """Procgen: draw backgrounds."""
+    one_theme: bool = False
+    """Procgen: one theme instead of many."""
     pairs: str | None = None
     """TwoRoom and DotWall: how start and goal are drawn."""
     pixels: bool | None = None

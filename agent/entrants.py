@@ -186,11 +186,11 @@ def check_entrants(
     for folder in folders:
         if folders.count(folder) > 1:
             raise ValueError(f"run {folder} is given twice; name each folder once")
-    modes: dict[str, str | None] = {}
+    looks: dict[str, str] = {}
     for entrant in entrants:
-        id, mode = entrant.world.id, entrant.world.distribution_mode
-        if modes.setdefault(id, mode) != mode:
-            raise ValueError(f"runs of {id} were trained in modes {modes[id]} and {mode}; compare runs of one mode")
+        id, look = entrant.world.id, _look(entrant.world)
+        if looks.setdefault(id, look) != look:
+            raise ValueError(f"runs of {id} were trained in worlds of {looks[id]} and {look}; compare runs of one")
         protocol = protocols[id]
         if protocol is None:
             check_behaviours(config.behaviours, id)
@@ -208,6 +208,14 @@ def check_entrants(
                 )
     if "oracle" in config.behaviours and not any(isinstance(entrant.agent, Agent) for entrant in entrants):
         raise ValueError("the oracle plans with an agent's planner and budget, and no agent was given; leave it out")
+
+
+def _look(world: EnvConfig) -> str:
+    """What tells worlds of one id apart, besides their levels."""
+    found = [f"mode {world.distribution_mode}"]
+    found += [] if world.backgrounds else ["no backgrounds"]
+    found += ["one theme"] if world.one_theme else []
+    return ", ".join(found)
 
 
 def turns(players: Sequence[Player], config: CompareConfig) -> dict[str, tuple[Player, Split]]:

@@ -22,7 +22,7 @@ from ..modules.perception import Perception, PerceptionConfig
 from .agent import Decision
 from .genie_contest import Contestant, chance, expert
 from .genie_decoding import Labelled, label_windows
-from .genie_real import Home, LatentBehaviour, Meaning, learn_map
+from .genie_real import Home, LatentBehaviour, Meaning, home_of, learn_map
 from .interaction import Behaviour, Observation, VectorEnv
 
 Told = Callable[[int, int], None]
@@ -173,9 +173,9 @@ def clones(
         for meaning in config.meanings
         for count in config.labels
     ]
-    env = home.build(1, "test", seed)
+    env, shown = home.build(1, "test", seed), home_of({"data": data.about})
     try:
-        found += [_oracle(world, oracle, len(known.actions), device), *expert(env), chance(home, seed)]
+        found += [_oracle(world, oracle, len(known.actions), device), *expert(env, shown), chance(home, seed)]
     finally:
         env.close()
     return found

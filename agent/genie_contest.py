@@ -121,11 +121,12 @@ def chance(home: Home, seed: int) -> Contestant:
     return Contestant("random", lambda env: recorded_behaviour(recording, env, "test", home.id), "floor")
 
 
-def expert(env: VectorEnv) -> list[Contestant]:
-    """The scripted expert, where the environment has one."""
-    if not hasattr(env.unwrapped, "expert_action"):
-        return []
-    return [Contestant("expert", ExpertBehaviour, "scripted")]
+def expert(env: VectorEnv, shown: Home | None = None) -> list[Contestant]:
+    """Who plays in an expert's video, where it can be asked: an agent whose folder is there, or the scripted one."""
+    if shown is not None and Path(shown.recording.policy).is_dir():
+        recording, id = shown.recording, shown.id
+        return [Contestant("expert", lambda env: recorded_behaviour(recording, env, "test", id), "an agent, Mode-1")]
+    return [Contestant("expert", ExpertBehaviour, "scripted")] if hasattr(env.unwrapped, "expert_action") else []
 
 
 def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contestant]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
 from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, resize, write_about
-from .agent import Decision
+from .agent import Agent, Decision
 from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
@@ -24,6 +24,8 @@ from .oracle import ExpertBehaviour
 from .worlds import spaces_of
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
+PLAY = frozenset({"random", "sticky"})
+"""Policies that play at random."""
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
 
 
@@ -225,10 +227,8 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
     seed, space = config.seed + (split == "test"), env.single_action_space
     if config.policy == "expert":
         return ExpertBehaviour(env)
-    if config.policy not in {"random", "sticky"}:
-        agent = load_agent(Path(config.policy))
-        check_same_world(agent, spaces_of(env), id)
-        return agent.begin(env.num_envs, "mode-1", sample=True)
+    if config.policy not in PLAY:
+        return _played_by(load_agent(Path(config.policy)), env, id)
     hold = config.hold if config.policy == "sticky" else 1
     if not isinstance(space, gymnasium.spaces.Discrete):
         if config.actions:
@@ -238,6 +238,34 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
     if actions.min() < 0 or actions.max() >= space.n:
         raise ValueError(f"actions are {config.actions}; {id} has 0 to {int(space.n) - 1}")
     return StickyBehaviour(actions, env.num_envs, seed, hold)
+
+
+class _Buttons:
+    """A behaviour that chooses among a few buttons, where all of them are to be had."""
+
+    def __init__(self, behaviour: Behaviour, buttons: tuple[int, ...]) -> None:
+        self.behaviour, self.buttons = behaviour, np.array(buttons)
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """The decisions, by the environment's own numbers of buttons."""
+        decision = self.behaviour.act(observation, first, active)
+        return replace(decision, action=self.buttons[decision.action])
+
+
+def _played_by(agent: Agent, env: VectorEnv, id: str) -> Behaviour:
+    """An agent in Mode-1, drawing from its policy; one that was trained with some of a game's buttons presses those.
+
+    Raises:
+        ValueError: It was trained in another world.
+    """
+    seen, buttons = spaces_of(env), agent.config.env.actions
+    if not buttons:
+        check_same_world(agent, seen, id)
+        return agent.begin(env.num_envs, "mode-1", sample=True)
+    if isinstance(seen.action, gymnasium.spaces.Discrete) and max(buttons) < seen.action.n:
+        seen = replace(seen, action=gymnasium.spaces.Discrete(len(buttons)))
+    check_same_world(agent, seen, id)
+    return _Buttons(agent.begin(env.num_envs, "mode-1", sample=True), buttons)
 
 
 def _levels(id: str, config: Recording, split: Split) -> list[int] | None:

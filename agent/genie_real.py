@@ -22,7 +22,7 @@ from ..modules.genie.transformer import precision
 from ..modules.genie.video import Clip, Split, resize
 from ..modules.genie.world import Dream, Genie
 from .agent import Decision
-from .genie_data import Recording, build_recorded, pictures_now, recorded_behaviour, watch
+from .genie_data import PLAY, Recording, build_recorded, pictures_now, recorded_behaviour, watch
 from .genie_decoding import Labelled, label_windows, make_decoder
 from .interaction import Behaviour, Observation, VectorEnv
 from .storage import from_json
@@ -94,8 +94,8 @@ def play_labels(world: Genie, home: Home, count: int, seed: int, device: torch.d
     """
     if count < 1:
         raise ValueError(f"labels is {count}, expected at least 1")
-    random = home.recording.policy in {"random", "sticky"}
-    recording = home.recording if random else replace(home.recording, policy="sticky")  # experts leave codes out
+    at_random = home.recording.policy in PLAY  # experts leave codes out
+    recording = home.recording if at_random else replace(home.recording, policy="sticky")
     env = home.build(min(16, count), "train", seed)
     size, frames = world.config, seen_frames(world) + 1
     windows: list[NDArray[np.uint8]] = []

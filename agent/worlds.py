@@ -33,6 +33,8 @@ def build_env(
         split="test" if held_out and has_levels(config.id) else "train",
         levels=LevelSplit(train=Levels(0, config.train_levels)) if has_levels(config.id) else None,
         distribution_mode=config.distribution_mode,
+        use_backgrounds=None if config.backgrounds else False,
+        restrict_themes=True if config.one_theme else None,
         actions=config.actions or None,
         observation_key=config.observation_key,
         pairs=config.pairs,

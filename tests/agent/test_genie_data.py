@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from forethought.agent.checkpoint import load_agent
 from forethought.agent.genie_data import Importing, Recording, StickyBehaviour, import_videos, read_video, record
+from forethought.agent.pretrained import pretrained
 from forethought.envs.make import make_env
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, read_about, resize, write_about
 
@@ -90,6 +93,22 @@ def test_sticky_actions_are_held_and_come_from_the_list() -> None:
     assert set(actions.reshape(-1).tolist()) == {2, 9}
     changes = (np.diff(actions, axis=0) != 0).mean()
     assert 0.08 < changes < 0.2  # held for 3.5 steps in the mean, and half the draws repeat
+
+
+def test_an_agent_with_a_few_buttons_presses_them_where_all_are_to_be_had(tmp_path: Path) -> None:
+    fruitbot, played = pretrained("fruitbot"), {}
+    settings = Recording(steps=1_600, test_steps=16, num_envs=16, action_repeat=3, distribution_mode="easy", width=16)
+    for name, policy in (("agent", str(fruitbot)), ("chance", "random")):
+        record("procgen:fruitbot", replace(settings, policy=policy), tmp_path / name)
+        data = VideoDataset(tmp_path / name, "train")
+        starts = data.starts(1)
+        played[name] = data.read_label("rewards", starts, 1).sum(), set(data.read_label("actions", starts, 1).flatten())
+    buttons = load_agent(fruitbot).config.env.actions
+    assert len(buttons) > 2 and {0, 1, 2} - set(buttons)  # its own numbers are not the buttons'
+    assert played["agent"][1] == set(buttons) and played["chance"][1] == set(range(15))
+    assert played["agent"][0] > 40 and played["chance"][0] < 0
+    with pytest.raises(ValueError, match="evaluate it there or train one"):
+        record("Sprite", replace(SMALL, policy=str(fruitbot)), tmp_path / "sprite")
 
 
 def test_areas_are_averaged() -> None:

@@ -11,7 +11,16 @@ import torch
 from forethought.agent.agent import Decision
 from forethought.agent.evaluation import Result
 from forethought.agent.genie_cloning import Cloning, clones
-from forethought.agent.genie_contest import Arena, Contestant, DreamPlanning, chance, contest, enter, planners_of
+from forethought.agent.genie_contest import (
+    Arena,
+    Contestant,
+    DreamPlanning,
+    chance,
+    contest,
+    enter,
+    expert,
+    planners_of,
+)
 from forethought.agent.genie_data import Recording, record
 from forethought.agent.genie_play import PlayOptions, Session
 from forethought.agent.genie_real import (
@@ -25,6 +34,7 @@ from forethought.agent.genie_real import (
     need_home,
     play_labels,
 )
+from forethought.agent.pretrained import pretrained
 from forethought.envs.genie import PRETRAINED
 from forethought.envs.sprite import MOVES, SpriteState, SpriteVectorEnv, draw
 from forethought.modules.genie.decoding import ActionDictionary
@@ -170,6 +180,19 @@ def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
     assert rows["clone, 32 labels, dictionary"] >= 0.9 and rows["clone of true actions"] >= 0.9
     assert rows["expert"] == 1
     assert max(rows["random"], rows["clone, 1 labels, dictionary"]) <= 0.6  # one label names one action
+
+
+def test_the_agent_that_plays_in_a_video_is_its_expert(tmp_path: Path) -> None:
+    recording = Recording(num_envs=2, action_repeat=3, distribution_mode="easy", policy=str(pretrained("fruitbot")))
+    shown = Home("procgen:fruitbot", recording)
+    env = shown.build(2, "test", 0)
+    (found,) = expert(env, shown)
+    observation, _ = env.reset(seed=0)
+    first = np.ones(2, np.bool_)
+    assert found.name == "expert" and set(found.begin(env).act(observation, first, first).action) <= set(range(15))
+    gone = Home("procgen:fruitbot", replace(recording, policy=str(tmp_path / "gone")))
+    assert expert(env, gone) == expert(env) == []  # nobody is left to ask, and the game has no scripted one
+    env.close()
 
 
 def test_rows_need_rewards_episodes_and_a_known_world(arena: Arena, tmp_path: Path) -> None:
