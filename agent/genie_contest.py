@@ -70,6 +70,10 @@ class DreamPlanning:
     """Iterations per decision."""
     discount: float = 0.95
     """γ: below 1, or a reward now and one later count alike."""
+    sampling_steps: int = 0
+    """MaskGIT steps per dreamed frame; 0: the world's own. One with temperature 0 is fastest."""
+    temperature: float = -1.0
+    """Sampling temperature in the dream; negative: the world's own."""
     simulator: bool = True
     """Plan in the true simulator as well, where it can be saved (Procgen, Sprite): the upper bound."""
 
@@ -140,9 +144,9 @@ def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contes
             f"{arena.folder} has not learned rewards, which plans are made for; go on with its training: "
             "forethought genie train DATA --resume --updates.outcomes 1000"
         )
-    for name in ("horizon", "candidates", "iterations"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} is {getattr(settings, name)}, expected at least 1")
+    for name, least in {"horizon": 1, "candidates": 1, "iterations": 1, "sampling_steps": 0}.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} is {getattr(settings, name)}, expected at least {least}")
     if not settings.planners or not 0 < settings.discount <= 1:
         raise ValueError(
             f"planners are {list(settings.planners)} and discount {settings.discount}; expected some, and a number "
@@ -160,7 +164,10 @@ def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Co
     budget = Budget(settings.horizon, settings.candidates, settings.iterations)
 
     def begin(env: VectorEnv) -> Behaviour:
-        inner = DreamBehaviour(arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device)
+        inner = DreamBehaviour(
+            arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device,
+            arena.world.sampling_with(settings.sampling_steps, settings.temperature),
+        )  # fmt: skip
         return arena.latent(inner, env)
 
     return Contestant(f"dream, {name}", begin, "latent actions")

@@ -126,11 +126,7 @@ def examine_world(
     check_examination(settings, world)
     if twin is not None:
         check_twin(twin, world, data)
-    sampling = Sampling(
-        settings.sampling_steps or world.sampling.steps,
-        world.sampling.temperature if settings.temperature < 0 else settings.temperature,
-        world.sampling.order,
-    )
+    sampling = world.sampling_with(settings.sampling_steps, settings.temperature)
     length = settings.prompt_frames + settings.steps
     starts = data.starts(length)
     numbers = np.random.default_rng(settings.seed)

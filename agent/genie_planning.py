@@ -8,7 +8,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..modules.genie.sampler import draw_noise
+from ..modules.genie.sampler import Sampling, draw_noise
 from ..modules.genie.transformer import precision
 from ..modules.genie.world import Dream, Genie
 from ..planners import Budget, Planner, Proposal
@@ -27,11 +27,14 @@ class DreamObjective:
         dream: Of B environments.
         discount: γ.
         seed: Of the sampling noise; the same in every iteration of a planner.
+        sampling: How frames are drawn; None: as the world says.
     """
 
-    def __init__(self, world: Genie, dream: Dream, discount: float = 0.99, seed: int = 0) -> None:
+    def __init__(
+        self, world: Genie, dream: Dream, discount: float = 0.99, seed: int = 0, sampling: Sampling | None = None
+    ) -> None:
         self.world, self.dream, self.discount, self.seed = world, dream, discount, seed
-        self.calls = 0
+        self.sampling, self.calls = sampling or world.sampling, 0
 
     @torch.no_grad()
     def __call__(self, actions: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class DreamObjective:
         taken = actions.flatten(0, 1)
         energy = torch.zeros(len(taken), device=device)
         going = torch.ones(len(taken), device=device)
-        sampling, tokens = self.world.sampling, self.world.tokenizer.tokens
+        sampling, tokens = self.sampling, self.world.tokenizer.tokens
         for step in range(horizon):
             noise = draw_noise(generators, sampling.steps, tokens).to(device).repeat_interleave(candidates, 0)
             with precision(device):
@@ -67,6 +70,7 @@ class DreamBehaviour:
         discount: γ.
         seed: Draws candidates and sampling noise.
         device: Where the world is.
+        sampling: How frames are drawn; None: as the world says.
     """
 
     def __init__(
@@ -78,18 +82,18 @@ class DreamBehaviour:
         discount: float,
         seed: int,
         device: torch.device,
+        sampling: Sampling | None = None,
     ) -> None:
         self.world, self.planner, self.budget, self.discount, self.seed = world, planner, budget, discount, seed
-        self.device, self.window = device, Window(num_envs, world)
+        self.device, self.window, self.sampling = device, Window(num_envs, world), sampling
         self.generator = torch.Generator(device=device).manual_seed(seed)
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Plan for the active environments together."""
         frames = self.window.see(observation, first)
         index = np.flatnonzero(active)
-        objective = DreamObjective(
-            self.world, dream_on(self.world, frames[index], self.device), self.discount, self.seed
-        )
+        dream = dream_on(self.world, frames[index], self.device)
+        objective = DreamObjective(self.world, dream, self.discount, self.seed, self.sampling)
         space = spaces.Discrete(self.world.actions)
         plan = self.planner.plan(objective, space, Proposal(), self.budget, len(index), self.generator)
         action = np.zeros(len(first), np.int64)

@@ -124,6 +124,11 @@ class Genie(nn.Module):
         settings = self.config.dynamics
         return Sampling(settings.steps, settings.temperature, settings.order)
 
+    def sampling_with(self, steps: int, temperature: float) -> Sampling:
+        """How they are sampled in ``steps`` passes (0: in its own number) at a temperature (below 0: at its own)."""
+        own = self.sampling
+        return Sampling(steps or own.steps, own.temperature if temperature < 0 else temperature, own.order)
+
     def infer(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``[B, F, N]`` and latent actions ``[B, F-1]`` of clips ``[B, F, H, W, 3]`` in [0, 1]."""
         if frames.shape[1] == 1:

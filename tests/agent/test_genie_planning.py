@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from forethought.agent.genie_planning import DreamObjective
@@ -44,6 +46,28 @@ def test_rewards_are_read_from_what_was_dreamed() -> None:
     other = courses.clone()
     other[:, :, 1] = (other[:, :, 1] + 1) % ACTIONS
     assert (objective(other) != energy).all()
+
+
+def test_dreams_to_plan_in_may_be_drawn_faster() -> None:
+    world, passes = make(), []
+    logits = world.dynamics.logits
+
+    def counted(*given: Any) -> torch.Tensor:
+        passes.append(given)
+        return logits(*given)
+
+    world.dynamics.logits = counted  # type: ignore[method-assign]
+    own, fast = world.sampling, world.sampling_with(1, 0.0)
+    assert world.sampling_with(0, -1.0) == own and own.steps > 1 and (fast.steps, fast.temperature) == (1, 0.0)
+    courses = torch.randint(ACTIONS, (2, 5, 4), generator=torch.Generator().manual_seed(0))
+    found, taken = [], []
+    for seed, sampling in ((0, None), (0, fast), (1, fast)):
+        passes.clear()
+        found.append(DreamObjective(world, world.begin(*tokens())[1], seed=seed, sampling=sampling)(courses))
+        taken.append(len(passes))
+    assert taken == [own.steps * 3, 3, 3]  # the last step need not be dreamed
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])  # the likeliest tokens need no noise
 
 
 def test_planners_find_the_best_course_in_a_dream() -> None:

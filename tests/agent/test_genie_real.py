@@ -199,7 +199,7 @@ def test_rows_need_rewards_episodes_and_a_known_world(arena: Arena, tmp_path: Pa
     bare = save(make(), tmp_path, parts=("tokenizer", "latent_action", "dynamics"))
     with pytest.raises(ValueError, match="has not learned rewards"):
         planners_of(replace(arena, folder=bare), DreamPlanning(), 0)
-    for wrong in ({"horizon": 0}, {"planners": ()}, {"discount": 0.0}):
+    for wrong in ({"horizon": 0}, {"planners": ()}, {"discount": 0.0}, {"sampling_steps": -1}):
         with pytest.raises(ValueError):
             planners_of(arena, DreamPlanning(**wrong), 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="episodes is 0"):
