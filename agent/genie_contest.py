@@ -207,12 +207,14 @@ def world_of(folder: Path) -> Path:
     return find_world(id.removeprefix(_GENIE))
 
 
-def trained(arena: Arena, folder: Path, sample: bool, seed: int) -> list[Contestant]:
-    """The rows of a run that was trained in the arena's dream: PPO, or an agent in both modes.
+def trained(arena: Arena, folder: Path, sample: bool, seed: int, modes: Sequence[Mode] = MODES) -> list[Contestant]:
+    """The rows of a run that was trained in the arena's dream: PPO, or an agent in its modes.
 
     Raises:
-        ValueError: It was trained in another dream.
+        ValueError: It was trained in another dream, or no modes.
     """
+    if not modes:
+        raise ValueError(f"no modes; give some of {', '.join(MODES)}")
     who: Agent | Reactive = load_ppo(folder) if holds_ppo(folder) else load_agent(folder)
     shape = (arena.world.config.height, arena.world.config.width, 3)
     space = spaces.Discrete(arena.world.actions)
@@ -222,7 +224,7 @@ def trained(arena: Arena, folder: Path, sample: bool, seed: int) -> list[Contest
             f"{space}; was the world trained again?"
         )
     if isinstance(who, Agent):
-        return [_in_mode(arena, folder, who, mode, sample) for mode in MODES]
+        return [_in_mode(arena, folder, who, mode, sample) for mode in modes]
     from .sb3 import PolicyBehaviour  # noqa: PLC0415  (imports Stable-Baselines3)
 
     policy = who.policy

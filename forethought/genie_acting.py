@@ -17,6 +17,7 @@ from .agent.agent import pick_device
 from .agent.evaluation import Result
 from .agent.genie_cloning import Cloning, clones
 from .agent.genie_contest import (
+    MODES,
     Arena,
     Contestant,
     DreamPlanning,
@@ -36,6 +37,7 @@ from .commands import check_folder
 from .envs.genie import PRETRAINED, find_world, pretrained_worlds
 from .modules.genie.files import load_settings, load_world
 from .modules.genie.video import VideoDataset
+from .modules.types import Mode
 from .options import UsageError, leading, parse, wants_help
 from .progress import RowProgress
 
@@ -85,6 +87,8 @@ class TransferOptions:
     naming: Annotated[Naming, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Naming)
     sample: bool = True
     """PPO and Mode-1 draw from their policy; else they take the likeliest action."""
+    modes: tuple[Mode, ...] = MODES
+    """Modes in which our own agents act."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +135,7 @@ def transfer(arguments: Sequence[str], console: Console) -> int:
         )
     arena = _enter(worlds.pop(), options.trial, options.naming)
     seed = options.trial.seed
-    rows = [row for folder in folders for row in trained(arena, folder, options.sample, seed)]
+    rows = [row for folder in folders for row in trained(arena, folder, options.sample, seed, options.modes)]
     env = arena.home.build(1, "test", seed)
     rows += [*expert(env), chance(arena.home, seed)]
     env.close()

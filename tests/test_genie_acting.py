@@ -41,6 +41,11 @@ def test_agents_and_ppo_are_carried_over_from_a_dream(tmp_path: Path, capsys: py
     shown = capsys.readouterr().out
     for name in names:
         assert name in shown
+    alone = ("--labels=32", "--out", str(out), "--modes", "mode-1", *FEW)
+    assert main(["genie", "transfer", str(agent), *alone]) == 0
+    told = json.loads((out / "rows.json").read_text())
+    assert [row["name"] for row in told["rows"]] == ["agent: mode-1", "expert", "random"]
+    assert "modes" in refusal(capsys, "genie", "transfer", str(agent), *alone[:4], *FEW)
 
 
 def test_planning_by_command(tmp_path: Path) -> None:
