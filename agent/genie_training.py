@@ -272,24 +272,32 @@ class GenieTrainer:
         self.optimise("dynamics", dynamics, self.config.updates.dynamics, loss)
 
     def learn_outcomes(self) -> None:
-        """Foretell rewards and endings from the frames that the dynamics has understood."""
-        heads, told = self.world.outcomes, self.told()
+        """Foretell rewards and endings from the frames that the dynamics has understood.
+
+        Half of a batch are windows with an event, or rare events would be learned last; windows weigh as often as they
+        come (importance sampling), or the heads would believe in more events than there are.
+        """
+        heads, told, batch = self.world.outcomes, self.told(), self.config.updates.batch
         known = told.codes >= 0
-        eventful = torch.from_numpy(np.flatnonzero((((told.rewards != 0) | (told.ended > 0)) & known).any(1).numpy()))
+        event = (((told.rewards != 0) | (told.ended > 0)) & known).any(1)
+        eventful = torch.from_numpy(np.flatnonzero(event.numpy()))
+        extra = batch // 2 if len(eventful) else 0
+        weights = window_weights(event, extra, batch)
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            chosen = torch.from_numpy(self.numbers.integers(len(known), size=self.config.updates.batch))
-            if len(eventful):  # half the batch, or rare events would be learned last
-                half = len(chosen) // 2
-                chosen[:half] = eventful[torch.from_numpy(self.numbers.integers(len(eventful), size=half))]
+            chosen = torch.from_numpy(self.numbers.integers(len(known), size=batch))
+            if extra:
+                chosen[:extra] = eventful[torch.from_numpy(self.numbers.integers(len(eventful), size=extra))]
             tokens, codes = told.tokens[chosen].to(self.device), told.codes[chosen].to(self.device)
             with torch.no_grad():
                 _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[:, :-1])
             reward, ending = heads(hidden.mean(2).float(), codes.clamp(min=0))
-            counted = known[chosen].to(self.device)
-            felt = heads.two_hot.loss(reward, told.rewards[chosen].to(self.device))[counted].mean()
+            counted = (known[chosen] * weights[chosen].unsqueeze(1)).to(self.device)
+            felt = heads.two_hot.loss(reward, told.rewards[chosen].to(self.device))
             ended = told.ended[chosen].to(self.device)
-            ends = F.binary_cross_entropy_with_logits(ending[counted], ended[counted])
+            ends = F.binary_cross_entropy_with_logits(ending, ended, reduction="none")
+            steps = known[chosen].sum()
+            felt, ends = (counted * felt).sum() / steps, (counted * ends).sum() / steps
             return felt + ends, {"reward": float(felt.detach()), "ending": float(ends.detach())}
 
         self.optimise("outcomes", heads, self.config.updates.outcomes, loss)
@@ -380,6 +388,13 @@ class GenieTrainer:
                 self.pause()
         self.done, self.optimiser = 0, None
         part.eval()
+
+
+def window_weights(event: Tensor, extra: int, batch: int) -> Tensor:
+    """Importance weights ``[n]`` of windows, of which ``extra`` in a batch are drawn from those with an event ``[n]``
+    and the rest from all: how often each would come in even draws, by how often it does."""
+    oftener = event * len(event) / event.sum().clamp(min=1)
+    return batch / (batch - extra + extra * oftener)
 
 
 def anneal(done: float, floor: float = 0.05) -> float:

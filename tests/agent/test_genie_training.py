@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, anneal, thin
+from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, anneal, thin, window_weights
 from forethought.modules.genie.transformer import Block
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
 
@@ -109,6 +109,27 @@ def test_rewards_and_endings_are_learned_from_labels(tmp_path: Path) -> None:
     for action, (reward, ending) in enumerate(judged):
         assert abs(float(reward.mean()) - 3.0 * (action == 1)) < 0.5
         assert abs(float(ending.mean()) - (action == 2)) < 0.2
+
+
+def test_rare_rewards_are_believed_in_as_often_as_they_come(tmp_path: Path) -> None:
+    """One window in sixteen has a reward, about which nothing tells: half a batch shows one, the mean must not."""
+    updates = replace(TINY.updates, outcomes=200, batch=32, learning_rate=1e-2)
+    one, _ = trainer(noise(tmp_path / "data", 200), tmp_path / "world", replace(TINY, updates=updates))
+    one.world.load_state_dict(make().state_dict())
+    told = one.told()
+    rewards, known = torch.zeros_like(told.rewards), told.codes >= 0
+    rewards[::16, 1] = 5.0
+    true = float((rewards * known).sum() / known.sum())
+    one.told = lambda: replace(told, rewards=rewards, ended=torch.zeros_like(told.ended))  # type: ignore[method-assign]
+    one.learn_outcomes()
+    with torch.no_grad():
+        codes = told.codes.clamp(min=0)
+        _, hidden = one.world.dynamics.predict(told.tokens, told.tokens[:, 1:], codes[:, :-1])
+        foreseen, _ = one.world.outcomes.judge(hidden.mean(2), codes)
+    assert 0.5 * true < float(foreseen[known].mean()) < 2 * true
+    event = torch.tensor([True, False, False, False])
+    torch.testing.assert_close(window_weights(event, 3, 4), torch.tensor([4 / 13, 4.0, 4.0, 4.0]))
+    torch.testing.assert_close(window_weights(event, 0, 4), torch.ones(4))
 
 
 def test_the_last_step_of_an_episode_is_told_although_no_frame_follows(tmp_path: Path) -> None:
