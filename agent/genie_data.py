@@ -45,7 +45,7 @@ class Recording:
     """Width of the frames."""
     policy: str = "sticky"
     """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms; or
-    the folder of a trained agent, in Mode-1."""
+    the folder of a trained agent, in Mode-1 (./expert, if that is its name)."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
     actions: tuple[int, ...] = ()
