@@ -17,6 +17,7 @@ from .checkpoint import check_same_world
 from .checkup import HELD_OUT_SEED
 from .config import EnvConfig
 from .configuring import configured, mode_of
+from .constant import ConstantBehaviour, best_constant, check_constant
 from .evaluation import Progress, Result, Split, evaluate
 from .interaction import Behaviour, RandomBehaviour, VectorEnv
 from .oracle import ExpertBehaviour, OracleBehaviour
@@ -24,6 +25,7 @@ from .policies import distilled
 from .protocols import NoOpBehaviour
 from .report import References
 from .scores import Normalisation, normalisation, published_ppo
+from .spaces import Spaces
 from .worlds import build_env, spaces_of
 
 
@@ -31,9 +33,9 @@ from .worlds import build_env, spaces_of
 class CompareConfig:
     """What is compared, and on how much."""
 
-    behaviours: tuple[str, ...] = ("mode-1", "mode-2", "random", "oracle")
-    """Rows: mode-1, mode-2, gated (plans where in doubt), random, oracle (Procgen: the true simulator), no-op or expert
-    (rooms)."""
+    behaviours: tuple[str, ...] = ("mode-1", "mode-2", "random", "constant", "oracle")
+    """Rows: mode-1, mode-2, gated (plans where in doubt), random, constant (the one action that does best on training
+    levels), oracle (Procgen: the true simulator), no-op or expert (rooms)."""
     episodes: int = 32
     """Episodes per row, run and split."""
     oracle_episodes: int = 8
@@ -61,7 +63,7 @@ class CompareConfig:
     """Procgen: play the levels of training as well, and show the gap."""
 
 
-BEHAVIOURS = ("mode-1", "mode-2", "gated", "random", "oracle", "expert")
+BEHAVIOURS = ("mode-1", "mode-2", "gated", "random", "constant", "oracle", "expert")
 _ROOMS = {"TwoRoom", "DotWall", "forethought/TwoRoom-v0", "forethought/DotWall-v0"}
 
 
@@ -95,8 +97,8 @@ def compare(agent: Agent, config: CompareConfig, progress: Mapping[str, Progress
     Raises:
         ValueError: An unknown behaviour, or one that this world does not have.
     """
-    check_behaviours(config.behaviours, agent.config.env.id)
-    players = modes_of(agent, config) + bystanders(agent.config.env, config, agent)
+    check_behaviours(config.behaviours, agent.config.env.id, agent.spaces)
+    players = modes_of(agent, config) + bystanders(agent.config.env, agent, config)
     ordered = sorted(players, key=lambda player: _place(player.name, config.behaviours))
     return [play(player, config, progress=(progress or {}).get(player.name)) for player in ordered]
 
@@ -212,15 +214,20 @@ def modes_of(
     return players
 
 
-def bystanders(world: EnvConfig, config: CompareConfig, agent: Agent | None = None) -> list[Player]:
+def bystanders(
+    world: EnvConfig, agent: Agent | None, config: CompareConfig, constant: int | None = None
+) -> list[Player]:
     """The rows that were not trained: chance, standing still, and the upper bounds.
 
     Args:
         world: Where they play.
-        config: Says which.
         agent: Lends the oracle its task, planner and budget; without one there is no oracle.
+        config: Says which.
+        constant: The action that is held for ever, found before; None: find it here if the config asks for it.
     """
     seed = config.seed
+    if constant is None and "constant" in config.behaviours:
+        constant = best_constant(world, seed + config.episodes)  # starts of its own where there are no levels
 
     def oracle(env: VectorEnv) -> Behaviour:
         assert agent is not None
@@ -236,12 +243,17 @@ def bystanders(world: EnvConfig, config: CompareConfig, agent: Agent | None = No
         "no-op": Player("no-op", world, NoOpBehaviour, note="stands still"),
         "expert": Player("expert", world, ExpertBehaviour, note="scripted, knows the state"),
     }
+    if constant is not None:
+        action = world.actions[constant] if world.actions else constant
+        chosen = "training levels" if has_levels(world.id) else "other starts"
+        about = _joined(f"always action {action}, the best on {chosen}", _held(world))
+        found["constant"] = Player("constant", world, lambda env: ConstantBehaviour(constant, env.num_envs), note=about)
     if agent is not None:
         found["oracle"] = Player("oracle", world, oracle, note=f"true simulator, {_plans(agent)}", slow=True)
     return [found[name] for name in config.behaviours if name in found]
 
 
-def check_behaviours(names: Sequence[str], id: str) -> None:
+def check_behaviours(names: Sequence[str], id: str, spaces: Spaces) -> None:
     """Refuse behaviours that do not exist or that this world does not have.
 
     Raises:
@@ -254,6 +266,8 @@ def check_behaviours(names: Sequence[str], id: str) -> None:
             raise ValueError(f"{id} has no oracle, which needs a simulator that can be saved (Procgen); leave it out")
         if name == "expert" and id not in _ROOMS:
             raise ValueError(f"{id} has no expert (only the rooms have); leave it out")
+        if name == "constant":
+            check_constant(spaces.action, id)
 
 
 def references_for(players: Sequence[Player]) -> References:

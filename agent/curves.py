@@ -15,7 +15,7 @@ from .standings import Standing
 from .statistics import Interval
 from .style import FAINT, INK, LINE, WIDTH, many, new_figure, quiet
 
-_LEVEL = ("random", "oracle", "expert", "no-op")  # drawn as levels to compare with, not as points of a curve
+_LEVEL = ("random", "constant", "oracle", "expert", "no-op")  # drawn as levels, not as points of a curve
 _PUBLISHED = "#8C6D1F"
 _GATED = ("mode-1", "mode-2", "gated", "random-gate")
 

@@ -16,6 +16,7 @@ from .calibration import calibrate, check_gates
 from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
 from .config import EnvConfig, RunConfig, Saving
 from .configuring import configured
+from .constant import best_constant
 from .evaluation import Progress, Result, Split
 from .policies import check_distil, distilled
 from .ppo import Reactive, reactive_player
@@ -132,11 +133,48 @@ def _pupil(entrant: Entrant) -> str:
     return f"distilling, {entrant.folder}"
 
 
+def constants(
+    entrants: Sequence[Entrant], config: CompareConfig, progress: Mapping[str, Progress] | None = None
+) -> dict[str, int]:
+    """The best constant action of each world, by its id; none where the config asks for none.
+
+    Args:
+        entrants: Whose worlds.
+        config: Says whether.
+        progress: By `constant_names`, told of actions.
+    """
+    told = progress or {}
+    worlds = {id: _home(entrants, id)[0] for id in _worlds(entrants) if "constant" in config.behaviours}
+    seed = config.seed + config.episodes
+    return {id: best_constant(world, seed, progress=told.get(_constant(id))) for id, world in worlds.items()}
+
+
+def constant_names(entrants: Sequence[Entrant], config: CompareConfig) -> list[str]:
+    """Where constant actions are to be tried, for progress bars."""
+    return [_constant(id) for id in _worlds(entrants) if "constant" in config.behaviours]
+
+
+def _constant(id: str) -> str:
+    return f"constant actions, {id}"
+
+
+def _worlds(entrants: Sequence[Entrant]) -> list[str]:
+    return list(dict.fromkeys(entrant.world.id for entrant in entrants))
+
+
+def _home(entrants: Sequence[Entrant], id: str) -> tuple[EnvConfig, Agent | None]:
+    """A world as its first agent knows it, and that agent; as the first policy knows it where there is no agent."""
+    mine = [entrant for entrant in entrants if entrant.world.id == id]
+    lender = next((entrant.agent for entrant in mine if isinstance(entrant.agent, Agent)), None)
+    return (mine[0].world if lender is None else lender.config.env), lender
+
+
 def players_of(
     entrants: Sequence[Entrant],
     config: CompareConfig,
     gates: Mapping[Path, Mapping[float, Gate]] | None = None,
     taught: Mapping[Path, Agent] | None = None,
+    held: Mapping[str, int] | None = None,
 ) -> list[Player]:
     """Everybody who plays: the modes of each run, then those that were not trained, once for each world.
 
@@ -145,6 +183,7 @@ def players_of(
         config: Says which rows.
         gates: From `calibrations`; None: calibrate here.
         taught: From `pupils`; None: teach here.
+        held: From `constants`; None: find them here.
 
     Raises:
         ValueError: A budget too small for an agent's plans.
@@ -157,11 +196,8 @@ def players_of(
             players += modes_of(entrant.agent, config, prefix, str(entrant.folder), entrant.steps, own, pupil)
         else:
             players.append(reactive_player(entrant.agent, prefix, str(entrant.folder), entrant.steps))
-    for id in dict.fromkeys(entrant.world.id for entrant in entrants):
-        mine = [entrant for entrant in entrants if entrant.world.id == id]
-        agents = [entrant.agent for entrant in mine if isinstance(entrant.agent, Agent)]
-        lender = agents[0] if agents else None
-        players += bystanders(mine[0].world if lender is None else lender.config.env, config, lender)
+    for id in _worlds(entrants):
+        players += bystanders(*_home(entrants, id), config, None if held is None else held.get(id))
     return players
 
 
@@ -193,7 +229,7 @@ def check_entrants(
             raise ValueError(f"runs of {id} were trained in worlds of {looks[id]} and {look}; compare runs of one")
         protocol = protocols[id]
         if protocol is None:
-            check_behaviours(config.behaviours, id)
+            check_behaviours(config.behaviours, id, entrant.agent.spaces)
         elif isinstance(entrant.agent, Agent):
             check_room_behaviours(config.behaviours, entrant.agent, protocol)
         if isinstance(entrant.agent, Agent):

@@ -23,6 +23,7 @@ _COLOURS = {
     "mode-2": "#D55E00",
     "gated": "#CC79A7",
     "random": "#7F7F7F",
+    "constant": "#444444",
     "oracle": "#009E73",
     "expert": "#AA4499",
     "ppo": "#8C6D1F",

@@ -320,7 +320,7 @@ def _check_comparison(agent: Agent, config: CompareConfig, protocol: Protocol | 
     """Refuse before the work what would fail after it."""
     check_numbers(config)
     if protocol is None:
-        comparison.check_behaviours(config.behaviours, agent.config.env.id)
+        comparison.check_behaviours(config.behaviours, agent.config.env.id, agent.spaces)
     else:
         check_room_behaviours(config.behaviours, agent, protocol)
 

@@ -22,6 +22,8 @@ from .agent.entrants import (
     calibrations,
     check_entrants,
     compare_runs,
+    constant_names,
+    constants,
     gate_names,
     players_of,
     pupil_names,
@@ -108,7 +110,9 @@ def compare(arguments: Sequence[str], console: Console) -> int:
         gates = calibrations(entrants, config, progress)
     with RowProgress(pupil_names(entrants, config), console, "plans") as progress:
         taught = pupils(entrants, config, progress)
-    players = players_of(entrants, config, gates, taught)
+    with RowProgress(constant_names(entrants, config), console, "actions") as progress:
+        held = constants(entrants, config, progress)
+    players = players_of(entrants, config, gates, taught, held)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     whose = turns(players, config)

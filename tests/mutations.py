@@ -232,6 +232,14 @@ MUTATIONS = (
              "agent/test_learning.py::test_a_critic_tells_costs_up_to_its_limit"),
     Mutation("agent/modes.py", ".minimum(still)", "",
              "agent/test_modes.py::test_who_wanders_takes_up_to_so_many_random_steps_and_stops_before_an_ending"),
+    # ---- one action for ever
+    Mutation("agent/constant.py", "return int(np.argmax(returns))", "return int(np.argmin(returns))",
+             "agent/test_constant.py::test_the_action_with_the_best_return_is_found_not_the_one_with_the_best_reward"),
+    Mutation("agent/constant.py", "seed=seed, held_out=False", "seed=seed, held_out=True",
+             "agent/test_constant.py::test_levels_of_training_choose"),
+    Mutation("agent/comparison.py", "action = world.actions[constant] if world.actions else constant",
+             "action = constant",
+             "agent/test_constant.py::test_the_row_names_the_button_that_was_found_on_training_levels"),
 )  # fmt: skip
 
 
