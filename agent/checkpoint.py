@@ -28,6 +28,7 @@ from .storage import Shapes, from_json, in_a_line, read_json, read_tensors, tens
 
 FORMAT = 1
 _LARGEST = 2**28  # numbers of an observation
+_NETWORKS = ("perception", "world_model", "critic", "actor")
 _MOST_PARTS = 1_000  # members or layers: networks are built one after the other
 T = TypeVar("T")
 
@@ -173,10 +174,9 @@ def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
         raise ValueError(
             f"config.json describes networks that cannot be built ({in_a_line(error)}); train again"
         ) from error
-    names = ("perception", "world_model", "critic", "actor")
     return {
         f"{name}.{key}": tuple(tensor.shape)
-        for name, network in zip(names, networks, strict=True)
+        for name, network in zip(_NETWORKS, networks, strict=True)
         for key, tensor in network.state_dict().items()
     }
 
@@ -200,6 +200,47 @@ def load_agent(folder: Path, **changes: Any) -> Agent:
     for name, network in agent.networks().items():
         network.load_state_dict(part(tensors, name))
     return agent
+
+
+def adopt(agent: Agent, folder: Path) -> int:
+    """Give an agent the networks of a trained one, to go on learning with.
+
+    Args:
+        agent: As its settings begin it.
+        folder: Of the trained agent's run.
+
+    Returns:
+        Decisions that these networks were trained with; 0 where the folder does not say.
+
+    Raises:
+        FileNotFoundError: The folder holds no agent.
+        ValueError: An agent of another world or with other networks, or damaged files.
+    """
+    config, seen = read_settings(folder)
+    world = dataclasses.replace(config.env, num_envs=agent.config.env.num_envs)
+    same = {"env": (world, agent.config.env)}
+    same |= {name: (getattr(config, name), getattr(agent.config, name)) for name in _NETWORKS}
+    for name, (given, wanted) in same.items():
+        if given != wanted:
+            was, now = (
+                {key: value for key, value in vars(one).items() if value != vars(other)[key]}
+                for one, other in ((given, wanted), (wanted, given))
+            )
+            raise ValueError(f"{folder} was trained with {name} {was} and not {now}; go on from it with the same")
+    if seen != agent.spaces:
+        raise ValueError(f"{folder} was trained in a world of {seen} and this one has {agent.spaces}; name the same")
+    tensors = read_tensors(folder / "weights.safetensors", weight_shapes(config, seen))
+    for name, network in agent.networks().items():
+        network.load_state_dict(part(tensors, name))
+    return decisions_of(folder)
+
+
+def decisions_of(folder: Path) -> int:
+    """Decisions that a run's agent was trained with; 0 where the folder does not say."""
+    try:
+        return int(read_json(folder / "progress.json")["decisions"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def part(tensors: Mapping[str, T], name: str) -> dict[str, T]:

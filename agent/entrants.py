@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..envs.rooms import Protocol
 from ..modules.types import Gate
 from .agent import Agent
 from .calibration import calibrate, check_gates
+from .checkpoint import decisions_of
 from .comparison import CompareConfig, Player, bystanders, check_behaviours, modes_of, play
 from .config import EnvConfig, RunConfig, Saving
 from .configuring import configured
@@ -41,12 +41,7 @@ class Entrant:
     @property
     def steps(self) -> int:
         """Environment steps (frames) of its training, 0 where the folder does not say."""
-        path = self.folder / "progress.json"
-        try:
-            decisions = int(json.loads(path.read_text(encoding="utf-8"))["decisions"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0
-        return decisions * self.world.action_repeat
+        return decisions_of(self.folder) * self.world.action_repeat
 
 
 def prefixes(entrants: Sequence[Entrant]) -> list[str]:

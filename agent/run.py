@@ -16,7 +16,7 @@ import torch
 
 from ..modules.perception import VIEWS
 from .agent import Agent
-from .checkpoint import save_agent
+from .checkpoint import adopt, save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
 from .config import RunConfig
 from .distinct import with_distinct_actions
@@ -218,7 +218,7 @@ def _check_gate(config: RunConfig) -> None:
         raise ValueError("schedule.mode is gated and there is no gate; set a threshold (task.thinking.gate)")
 
 
-def train(config: RunConfig, folder: Path, report: Report, resume: bool = False) -> Agent:
+def train(config: RunConfig, folder: Path, report: Report, resume: bool = False, origin: Path | None = None) -> Agent:
     """Train an agent and leave it in ``folder``; a run that ended early in whatever way can be resumed.
 
     Args:
@@ -226,20 +226,24 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False)
         folder: Run folder, created if needed.
         report: Told of progress; saved with the run if it is a `RememberingReport`.
         resume: Go on with the run in the folder.
+        origin: Begin with the networks of the run in this folder; its memory and its optimisers are not kept.
 
     Raises:
         KeyboardInterrupt: Passed on after everything was saved.
+        FileNotFoundError, ValueError: The origin holds no agent, or one of another world or with other networks.
         FloatingPointError: Something is not finite; the last checkpoint is kept.
         OutOfMemoryError: Names the settings to lower.
         OSError: The folder cannot be written, or another process writes to it.
     """
     agent, env = prepare(config)
     try:
+        before = 0 if origin is None or resume else adopt(agent, origin)
         with locked(folder), stop_requests() as request:
             try:
                 trainer = Trainer(agent, env, report)
             except MemoryError as error:
                 raise OutOfMemoryError(f"the memory does not fit: lower schedule.capacity ({error})") from error
+            trainer.decisions = trainer.inherited = before
             keeper = Keeper(trainer, folder, request, provenance())
             if resume:
                 keeper.resume()

@@ -26,6 +26,7 @@ from .agent.evaluation import Result
 from .agent.faults import locked
 from .agent.health_report import health_table, write_health
 from .agent.presets import preset
+from .agent.pretrained import pretrained, pretrained_names
 from .agent.protocols import (
     check_room_behaviours,
     evaluate_protocol,
@@ -65,6 +66,11 @@ class TrainOptions:
     """Go on with the interrupted run in the folder, with its settings."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the run that the folder holds."""
+    origin: Annotated[
+        Path | None, tyro.conf.arg(name="from", metavar="FOLDER", help_behavior_hint="(default: untrained networks)")
+    ] = None
+    """Begin with the networks of a trained run, or of an agent that comes along (fruitbot …). Its settings are the
+    defaults, but for the seed, which is one more, and schedule.prefill-updates, which is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +130,27 @@ def train(arguments: Sequence[str], console: Console) -> int:
         prog = f"forethought train {arguments[0]}"
     id, rest = arguments[0], arguments[1:]
     has_levels(id)  # refuses an unknown id
-    default, name = preset(id), given("--run", rest)
+    default, name, origin = preset(id), given("--run", rest), _origin(given("--from", rest))
+    if origin is not None and not wants_help(rest):
+        default = read_settings(origin)
+        default = dataclasses.replace(
+            default, seed=default.seed + 1, schedule=dataclasses.replace(default.schedule, prefill_updates=0)
+        )
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
         default = read_settings(newest(folder / FOLDER) or folder)
     options = parse(TrainOptions, TrainOptions(default), rest, prog, about)
     config, folder = options.settings, options.run or default_folder(id, str(options.settings.seed))
     if config.env.id != id:
-        what = f"{folder} holds a run of" if options.resume else "--env.id says"
+        what = (
+            f"{folder} holds a run of" if options.resume else "--env.id says" if origin is None else f"{origin} is of"
+        )
         raise UsageError(f"{what} {config.env.id!r} and ENV is {id!r}; name the same environment")
+    if origin is not None:
+        _check_origin(origin, folder, options)
     run.check_settings(config)
     _make_way(config, folder, options)
-    return _train(config, folder, options.resume, console)
+    return _train(config, folder, options.resume, console, origin)
 
 
 def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
@@ -157,14 +172,28 @@ def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _train(config: RunConfig, folder: Path, resume: bool, console: Console) -> int:
+def _origin(name: str | None) -> Path | None:
+    """The folder that ``--from`` means: one that there is, or that of an agent that comes along."""
+    if name is None or Path(name).exists() or name not in pretrained_names():
+        return None if name is None else Path(name)
+    return pretrained(name)
+
+
+def _check_origin(origin: Path, folder: Path, options: TrainOptions) -> None:
+    if options.resume:
+        raise UsageError("--resume goes on with the run in the folder and --from begins a new one; give one of them")
+    if origin.resolve() == folder.resolve():
+        raise UsageError(f"--from {origin} is the run's own folder; name another for the new run (--run FOLDER)")
+
+
+def _train(config: RunConfig, folder: Path, resume: bool, console: Console, origin: Path | None = None) -> int:
     threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
     header = f"{'going on with' if resume else 'training on'} {config.env.id} → {folder} ({config.device}, {threads})"
     progress = TrainingProgress(config, console, folder, header)
     try:
         with progress, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*reward is a NaN value")  # an error of ours says it better
-            trained = run.train(config, folder, progress, resume)
+            trained = run.train(config, folder, progress, resume, origin)
     except KeyboardInterrupt as stop:
         if not (folder / "progress.json").is_file():
             raise

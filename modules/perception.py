@@ -121,8 +121,8 @@ class Perception(nn.Module):
         return features[1], features[2]
 
     def fit_inputs(self, observations: Tensor) -> None:
-        """Set the input normalisation of vector observations ``[N, F]`` from data; pixels need none."""
-        if not self.pixels:
+        """Set the input normalisation of vector observations ``[N, F]`` from data, once; pixels need none."""
+        if not self.pixels and not self.mean.any() and (self.scale == 1).all():
             self.mean.copy_(observations.float().mean(0))
             self.scale.copy_(observations.float().std(0).clamp(min=1e-3))
 
