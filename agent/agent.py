@@ -42,10 +42,10 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ValueError: A device that this machine does not have.
     """
+    here = torch.accelerator.current_accelerator(check_available=True)  # without the check: what torch was built for
     if name == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+        return here or torch.device("cpu")
     device = torch.device(name)
-    here = torch.accelerator.current_accelerator()
     if device.type != "cpu" and (here is None or here.type != device.type):
         raise ValueError(f"device {name!r} was asked for and no such device is here; use auto or cpu")
     return device

@@ -232,6 +232,9 @@ MUTATIONS = (
              "agent/test_learning.py::test_a_critic_tells_costs_up_to_its_limit"),
     Mutation("agent/modes.py", ".minimum(still)", "",
              "agent/test_modes.py::test_who_wanders_takes_up_to_so_many_random_steps_and_stops_before_an_ending"),
+    Mutation("agent/agent.py", "torch.accelerator.current_accelerator(check_available=True)",
+             "torch.accelerator.current_accelerator()",
+             "agent/test_checkpoint.py::test_a_torch_built_for_what_is_not_here_runs_on_the_cpu"),
     # ---- one action for ever
     Mutation("agent/constant.py", "return int(np.argmax(returns))", "return int(np.argmin(returns))",
              "agent/test_constant.py::test_the_action_with_the_best_return_is_found_not_the_one_with_the_best_reward"),

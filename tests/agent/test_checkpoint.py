@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent import checkpoint
-from forethought.agent.agent import Agent
+from forethought.agent.agent import Agent, pick_device
 from forethought.agent.checkpoint import (
     check_same_world,
     from_json,
@@ -253,6 +253,18 @@ def test_spaces_survive(action: Any, tmp_path: Path) -> None:
 def test_every_preset_survives_json(id: str) -> None:
     config = preset(id)
     assert from_json(RunConfig, json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_a_torch_built_for_what_is_not_here_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built_for_cuda(check_available: bool = False) -> torch.device | None:  # what PyPI has for Linux, and no driver
+        return None if check_available else torch.device("cuda")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", built_for_cuda)
+    assert pick_device("auto") == torch.device("cpu") == pick_device("cpu")
+    with pytest.raises(ValueError, match="'cuda' was asked for and no such device is here; use auto or cpu"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
 
 
 def test_settings_can_be_replaced_while_loading(saved: Path) -> None:
