@@ -149,11 +149,11 @@ def train(arguments: Sequence[str], console: Console) -> int:
     if origin is not None:
         _check_origin(origin, folder, options)
     run.check_settings(config)
-    _make_way(config, folder, options)
+    _make_way(config, folder, options, origin)
     return _train(config, folder, options.resume, console, origin)
 
 
-def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
+def _make_way(config: RunConfig, folder: Path, options: TrainOptions, origin: Path | None) -> None:
     """Refuse to write over a run that nobody gave up; remove one that was."""
     if options.resume and options.overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -164,7 +164,10 @@ def _make_way(config: RunConfig, folder: Path, options: TrainOptions) -> None:
             f"{folder} already holds a run; go on with it (--resume), replace it (--overwrite) or name another folder "
             "(--run FOLDER)"
         )
-    run.prepare(config)[1].close()  # a mistake in the settings must not cost the old run
+    agent, env = run.prepare(config)  # a mistake in the settings must not cost the old run
+    env.close()
+    if origin is not None:
+        checkpoint.adopt(agent, origin)
     with locked(folder):
         for name in _RUN_FILES:
             (folder / name).unlink(missing_ok=True)

@@ -235,6 +235,13 @@ MUTATIONS = (
     Mutation("agent/agent.py", "torch.accelerator.current_accelerator(check_available=True)",
              "torch.accelerator.current_accelerator()",
              "agent/test_checkpoint.py::test_a_torch_built_for_what_is_not_here_runs_on_the_cpu"),
+    # ---- going on from another run
+    Mutation("agent/run.py", "before = 0 if origin is None or resume else adopt(agent, origin)", "before = 0",
+             "agent/test_origin.py::test_the_networks_are_those_of_the_other_run"),
+    Mutation("agent/run.py", "trainer.decisions = trainer.inherited = before", "trainer.decisions = 0",
+             "agent/test_origin.py::test_decisions_count_on"),
+    Mutation("modules/perception.py", "and not self.mean.any() and (self.scale == 1).all()", "",
+             "agent/test_origin.py::test_inputs_are_not_measured_again"),
     # ---- one action for ever
     Mutation("agent/constant.py", "return int(np.argmax(returns))", "return int(np.argmin(returns))",
              "agent/test_constant.py::test_the_action_with_the_best_return_is_found_not_the_one_with_the_best_reward"),

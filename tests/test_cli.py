@@ -318,6 +318,26 @@ def test_a_second_run_does_not_replace_the_first(cartpole: Path, capsys: pytest.
     assert (cartpole / "weights.safetensors").read_bytes() == before
 
 
+def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = ["--schedule.rounds", "0", "--schedule.predictor-updates", "0", "--schedule.final-behaviour-updates", "0"]
+    assert main(["train", "CartPole-v1", "--from", str(cartpole), "--run", "more", *still]) == 0
+    assert Path("more/weights.safetensors").read_bytes() == (cartpole / "weights.safetensors").read_bytes()
+    told = json.loads(Path("more/config.json").read_text())["config"]
+    was = json.loads((cartpole / "config.json").read_text())["config"]
+    assert told["seed"] == was["seed"] + 1 and told["perception"] == was["perception"]
+    assert told["schedule"]["prefill_updates"] == 0 and told["schedule"]["prefill"] == was["schedule"]["prefill"]
+    saved = Path("more/weights.safetensors").read_bytes()
+    for arguments, expected in (
+        (["--from", "more", "--run", "more", "--overwrite"], "--from more is the run's own folder"),
+        (["--from", str(cartpole), "--run", "more", "--overwrite", "--actor.hidden", "5"], "trained with actor {'hid"),
+        (["--from", str(cartpole), "--run", "more", "--resume"], "--resume goes on with the run"),
+        (["--from", "nowhere", "--run", "new"], "nowhere"),
+        (["--from", "fruitbot", "--run", "new"], "is of 'procgen:fruitbot' and ENV is 'CartPole-v1'"),
+    ):
+        assert expected in refusal(capsys, "train", "CartPole-v1", *arguments)
+    assert Path("more/weights.safetensors").read_bytes() == saved and not Path("new").exists()
+
+
 def test_overwrite_starts_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 0
     Path("r/compare").mkdir()
