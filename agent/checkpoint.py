@@ -229,7 +229,7 @@ def adopt(agent: Agent, folder: Path) -> int:
             raise ValueError(f"{folder} was trained with {name} {was} and not {now}; go on from it with the same")
     if seen != agent.spaces:
         raise ValueError(f"{folder} was trained in a world of {seen} and this one has {agent.spaces}; name the same")
-    tensors = read_tensors(folder / "weights.safetensors", weight_shapes(config, seen))
+    tensors = read_tensors(folder / "weights.safetensors", weight_shapes(agent.config, agent.spaces))
     for name, network in agent.networks().items():
         network.load_state_dict(part(tensors, name))
     return decisions_of(folder)

@@ -185,8 +185,8 @@ def _origin(name: str | None) -> Path | None:
 def _check_origin(origin: Path, folder: Path, options: TrainOptions) -> None:
     if options.resume:
         raise UsageError("--resume goes on with the run in the folder and --from begins a new one; give one of them")
-    if origin.resolve() == folder.resolve():
-        raise UsageError(f"--from {origin} is the run's own folder; name another for the new run (--run FOLDER)")
+    if origin.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--from {origin} lies in {folder}; name another folder for the new run (--run FOLDER)")
 
 
 def _train(config: RunConfig, folder: Path, resume: bool, console: Console, origin: Path | None = None) -> int:

@@ -327,8 +327,10 @@ def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytes
     assert told["seed"] == was["seed"] + 1 and told["perception"] == was["perception"]
     assert told["schedule"]["prefill_updates"] == 0 and told["schedule"]["prefill"] == was["schedule"]["prefill"]
     saved = Path("more/weights.safetensors").read_bytes()
+    shutil.copytree(cartpole, "more/best")
     for arguments, expected in (
-        (["--from", "more", "--run", "more", "--overwrite"], "--from more is the run's own folder"),
+        (["--from", "more", "--run", "more", "--overwrite"], "--from more lies in more; name another folder"),
+        (["--from", "more/best", "--run", "more", "--overwrite"], "--from more/best lies in more; name another folder"),
         (["--from", str(cartpole), "--run", "more", "--overwrite", "--actor.hidden", "5"], "trained with actor {'hid"),
         (["--from", str(cartpole), "--run", "more", "--resume"], "--resume goes on with the run"),
         (["--from", "nowhere", "--run", "new"], "nowhere"),
