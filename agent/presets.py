@@ -47,7 +47,7 @@ def procgen(id: str) -> RunConfig:
         remembered=float("fruitbot" in id),
     )  # fmt: skip
     rare = replace(frequent, batch=8, steps=32, remembered=1.0, improvement=0.3, imagination=5)
-    return RunConfig(
+    usual = RunConfig(
         env=EnvConfig(id, num_envs=32, distribution_mode="easy", action_repeat=3, train_levels=200),
         task=Task(
             ending=ending, discount=0.98,
@@ -65,6 +65,25 @@ def procgen(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=16_000, prefill_updates=4_000, sticky=2, rounds=49, round_steps=1_024, round_reset=False,
             round_updates=245, mode="mode-1", exploration=0.05, behaviour_ratio=0.5, final_behaviour_updates=500,
+        ),
+    )  # fmt: skip
+    return far_sighted(usual) if "bigfish" in id else usual
+
+
+def far_sighted(usual: RunConfig) -> RunConfig:
+    """Bigfish: whoever stays at the edge lives for hundreds of decisions, and that is what pays.
+
+    Actions are held for longer, so that five imagined steps lead to the edge; a life that goes on counts for longer and
+    its end costs more; critic and actor learn twice as often. 195,456 frames. It acts by what is likeliest.
+    """
+    return replace(
+        usual,
+        env=replace(usual.env, action_repeat=8),
+        task=replace(usual.task, ending=5.0, discount=0.99, thinking=replace(usual.task.thinking, sample=False)),
+        behaviour=replace(usual.behaviour, final_rate=0.1),
+        schedule=replace(
+            usual.schedule, prefill=6_000, prefill_updates=2_400, rounds=18, behaviour_ratio=1.0,
+            final_behaviour_updates=1_500,
         ),
     )  # fmt: skip
 
