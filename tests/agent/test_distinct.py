@@ -84,7 +84,7 @@ def test_an_action_beyond_the_chosen_ones_is_refused() -> None:
 
 
 def test_chance_has_all_buttons_whatever_the_agent_chooses_among(fruitbot: EnvConfig) -> None:
-    [chance] = bystanders(fruitbot, CompareConfig(("random",)))
+    [chance] = bystanders(fruitbot, None, CompareConfig(("random",)))
     env = build_env(chance.world, 2, seed=0, held_out=True)
     assert env.single_action_space == gymnasium.spaces.Discrete(15)
     env.close()

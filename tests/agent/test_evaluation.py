@@ -191,7 +191,7 @@ def test_compare_runs_both_modes_and_chance_on_the_same_starts(monkeypatch: pyte
 )
 def test_behaviours_that_a_world_does_not_have_are_refused(name: str, id: str, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        check_behaviours([name], id)
+        check_behaviours([name], id, SEEK)
 
 
 # ---- chance and exploration
