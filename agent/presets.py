@@ -74,7 +74,7 @@ def far_sighted(usual: RunConfig) -> RunConfig:
     """Bigfish: whoever stays at the edge lives for hundreds of decisions, and that is what pays.
 
     Actions are held for longer, so that five imagined steps lead to the edge; a life that goes on counts for longer and
-    its end costs more; critic and actor learn twice as often. 195,456 frames. It acts by what is likeliest.
+    its end costs more; critic and actor learn twice as often. 195,328 frames. It acts by what is likeliest.
     """
     return replace(
         usual,
