@@ -73,7 +73,7 @@ def procgen(id: str) -> RunConfig:
 def far_sighted(usual: RunConfig) -> RunConfig:
     """Bigfish: whoever stays at the edge lives for hundreds of decisions, and that is what pays.
 
-    Actions are held for longer, so that five imagined steps lead to the edge; a life that goes on counts for longer and
+    Actions are held for longer, so that five imagined steps lead further; a life that goes on counts for longer and
     its end costs more; critic and actor learn twice as often. 195,328 frames. It acts by what is likeliest.
     """
     return replace(
