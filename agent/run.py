@@ -18,7 +18,7 @@ from ..modules.perception import VIEWS
 from .agent import Agent
 from .checkpoint import adopt, save_agent
 from .checkup import DECISIONS, HELD_OUT_SEED, examine, record_held_out
-from .config import RunConfig
+from .config import EnvConfig, RunConfig
 from .distinct import with_distinct_actions
 from .errors import CollapseError, OutOfMemoryError
 from .faults import locked, stop_requests
@@ -42,12 +42,31 @@ def prepare(config: RunConfig) -> tuple[Agent, VectorEnv]:
         ValueError: Settings that do not fit each other or the world.
     """
     check_settings(config)
+    if config.task.goals:
+        _need_goals(config.env)
     config = replace(config, env=with_distinct_actions(config.env, config.seed))
     torch.set_num_threads(config.threads)
     # In goal tasks the end of an episode belongs to the goal and not to the world: training episodes run on.
     goals = False if config.task.goals else None
     env = build_env(config.env, config.env.num_envs, seed=config.seed, held_out=False, terminate_on_success=goals)
     return Agent(config, spaces_of(env)), env
+
+
+def _need_goals(config: EnvConfig) -> None:
+    """Refuse goals where the world has none.
+
+    Raises:
+        ValueError: It has none.
+    """
+    env = build_env(config, 1, seed=0, held_out=False)
+    try:
+        if not spaces_of(env).goals:
+            raise ValueError(
+                f"task.goals is set, and {config.id} has no goals to be reached; leave it off, or choose a world that "
+                "has (TwoRoom, DotWall)"
+            )
+    finally:
+        env.close()
 
 
 def check_settings(config: RunConfig) -> None:

@@ -23,7 +23,7 @@ from .wired import Wired
 
 MIN_PIXELS = 32  # uint8 images with a shorter side are symbolic grids, not pictures
 _GRID_IDS = ("MiniGrid-", "BabyAI-")
-_GRID_MAXIMA = np.array([10, 5, 3], np.float32)  # MiniGrid's highest object, colour and state index
+_GRID_KINDS = (11, 6, 4)  # MiniGrid's objects, colours, and states (or directions of an agent that is seen)
 
 Array = npt.NDArray[Any]
 Converter = Callable[[Any], Array]
@@ -33,13 +33,13 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
     """`num_envs` copies of a Gymnasium environment, with observations and actions in standard form.
 
     Observations: uint8 images with both sides of at least 32 stay as they are (a grey image gains a channel axis);
-    any other Box becomes a flat float32 vector (small uint8 grids scaled to [0, 1]); Discrete and MultiDiscrete become
-    one-hot float32; Dict and Tuple are concatenated if all parts are vectors, otherwise pick one with
-    `observation_key`. Of a Dict with `observation` and `context` the context comes last, and `unwrapped.context` says
-    how many numbers it has: what modulates an agent's perception and world model. Actions: Discrete (counted from 0),
-    MultiDiscrete, or Box with finite bounds. Infos: `success` bool [B] for the episodes that ended in this step, from
-    the environment's `is_success` or `success`, for MiniGrid from a positive last reward, otherwise False; the rest is
-    passed on. Rewards are float32.
+    any other Box becomes a flat float32 vector (small uint8 grids scaled to [0, 1]; the cells of MiniGrid, which are
+    codes of object, colour and state, one-hot); Discrete and MultiDiscrete become one-hot float32; Dict and Tuple are
+    concatenated if all parts are vectors, otherwise pick one with `observation_key`. Of a Dict with `observation` and
+    `context` the context comes last, and `unwrapped.context` says how many numbers it has: what modulates an agent's
+    perception and world model. Actions: Discrete (counted from 0), MultiDiscrete, or Box with finite bounds. Infos:
+    `success` bool [B] for the episodes that ended in this step, from the environment's `is_success` or `success`, for
+    MiniGrid from a positive last reward, otherwise False; the rest is passed on. Rewards are float32.
 
     Args:
         id: A registered environment id, such as "CartPole-v1".
@@ -297,18 +297,22 @@ def _pixels(space: spaces.Space[Any]) -> tuple[spaces.Box, Converter]:
 
 def _vector(space: spaces.Space[Any], is_grid: bool) -> tuple[spaces.Box, Converter]:
     if isinstance(space, spaces.Box) and space.dtype == np.uint8:
-        scale: Array = np.float32(255) * np.ones(space.shape, np.float32)
-        if is_grid and space.shape[-1:] == (3,):
-            scale = np.broadcast_to(_GRID_MAXIMA, space.shape)
         width = int(np.prod(space.shape))
-        # a MiniGrid cell may hold larger codes than its maxima suggest, so the bounds are those of the type
-        unit = spaces.Box(0.0, 255.0 / float(scale.min()) if is_grid else 1.0, (width,), np.float32)
-        return unit, lambda observation: (np.asarray(observation, np.float32) / scale).ravel()
+        if is_grid and space.shape[-1:] == (3,):  # a ball is no more than a key, but another thing
+            return spaces.Box(0.0, 1.0, (width // 3 * sum(_GRID_KINDS),), np.float32), _symbols
+        return spaces.Box(0.0, 1.0, (width,), np.float32), lambda seen: (np.asarray(seen, np.float32) / 255).ravel()
     flat = spaces.flatten_space(space)
     assert isinstance(flat, spaces.Box)
     with np.errstate(over="ignore"):
         box = spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
     return box, lambda observation: np.array(spaces.flatten(space, observation), np.float32)
+
+
+def _symbols(cells: Any) -> Array:
+    """MiniGrid's codes ``[..., 3]`` as one-hot float32, flat; a code of no known kind is zeros."""
+    codes = np.asarray(cells)
+    kinds = [codes[..., part, None] == np.arange(count) for part, count in enumerate(_GRID_KINDS)]
+    return np.concatenate(kinds, axis=-1).astype(np.float32).ravel()
 
 
 def _is_pixels(space: spaces.Space[Any]) -> bool:

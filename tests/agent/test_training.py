@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -398,3 +399,9 @@ def test_critic_and_actor_slow_down_in_the_final_updates_alone() -> None:
     assert len(before) == schedule.rounds * behaviour_updates(schedule) and set(before) == {(peak, peak)}
     assert rates[-1][0] == rates[-1][1] and final == sorted(final, reverse=True)
     assert final[0] == peak and 0.3 * peak < final[-1] < 0.5 * peak
+
+
+def test_goals_are_refused_where_a_world_has_none() -> None:
+    config = tiny()
+    with pytest.raises(ValueError, match=rf"task\.goals is set, and {re.escape(config.env.id)} has no goals.*leave it"):
+        prepare(replace(config, task=replace(config.task, goals=True)))

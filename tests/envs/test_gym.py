@@ -73,7 +73,7 @@ def probe(num_envs: int = 2, **options: Any) -> GymVectorEnv:
         ("Acrobot-v1", None, (6,)),
         ("FrozenLake-v1", None, (16,)),
         ("Blackjack-v1", None, (45,)),
-        ("MiniGrid-Empty-5x5-v0", "image", (147,)),
+        ("MiniGrid-Empty-5x5-v0", "image", (7 * 7 * 21,)),
         ("MiniGrid-Empty-5x5-v0", "direction", (4,)),
     ],
 )
@@ -206,6 +206,16 @@ def test_minigrid_success_is_a_rewarded_end() -> None:
         _, reward, terminated, _, infos = env.step([action])
         assert bool(infos["success"][0]) == (bool(terminated[0]) and reward[0] > 0)
     assert terminated[0] and infos["success"][0]
+
+
+def test_minigrid_cells_are_one_hot() -> None:
+    env = GymVectorEnv("MiniGrid-MemoryS7-v0", 1, seed=3, observation_key="image")
+    seen = env.reset()[0].reshape(7, 7, 21)
+    raw, _ = gymnasium.make("MiniGrid-MemoryS7-v0").reset(seed=3)
+    for first, count, part in ((0, 11, 0), (11, 6, 1), (17, 4, 2)):
+        assert (seen[..., first : first + count].sum(-1) == 1).all()
+        assert np.array_equal(seen[..., first : first + count].argmax(-1), raw["image"][..., part])
+    assert len(np.unique(raw["image"][..., 0])) > 3, "nothing to be told apart"
 
 
 def test_first_reset_uses_the_constructors_seed_and_is_required() -> None:
