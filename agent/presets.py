@@ -17,16 +17,13 @@ def preset(id: str) -> RunConfig:
     """The settings that fit an environment id best; unknown ids get those for vector observations."""
     if id.startswith("genie:") or id == "forethought/Genie-v0":
         return dreams(id)
-    if "procgen" in id:
-        return procgen(id)
-    if "TwoRoom" in id or "DotWall" in id:
-        return rooms(id)
-    if "Recall" in id:
-        return recall(id)
-    if "MiniGrid-Memory" in id:
-        return remembered_sight(id)
-    if "Foraging" in id:
-        return foraging(id)
+    kinds = {
+        "procgen": procgen, "TwoRoom": rooms, "DotWall": rooms, "Recall": recall, "MiniGrid-Memory": remembered_sight,
+        "Foraging": foraging,
+    }  # fmt: skip
+    for part, fitting in kinds.items():
+        if part in id:
+            return fitting(id)
     return continuous_control(id) if id.startswith("Pendulum") else discrete_control(id)
 
 

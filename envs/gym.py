@@ -312,7 +312,8 @@ def _symbols(cells: Any) -> Array:
     """MiniGrid's codes ``[..., 3]`` as one-hot float32, flat; a code of no known kind is zeros."""
     codes = np.asarray(cells)
     kinds = [codes[..., part, None] == np.arange(count) for part, count in enumerate(_GRID_KINDS)]
-    return np.concatenate(kinds, axis=-1).astype(np.float32).ravel()
+    symbols: Array = np.concatenate(kinds, axis=-1).astype(np.float32)
+    return symbols.ravel()
 
 
 def _is_pixels(space: spaces.Space[Any]) -> bool:

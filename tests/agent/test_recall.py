@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from forethought.agent.agent import Agent
 from forethought.agent.config import RunConfig
 from forethought.agent.criterion import perceive, world_model_loss
 from forethought.agent.evaluation import Result, evaluate
+from forethought.agent.interaction import interact
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
 from forethought.agent.run import build_env, check_settings, prepare
@@ -208,3 +210,17 @@ def test_in_a_world_of_memory_it_is_what_an_agent_is_better_by() -> None:
     assert abs(play(agent, "mode-2").returns.mean()) < 0.25
     agent.modules.perception.recall.disturb = lambda memory: scrambled(memory, draws)
     assert play(agent, "mode-2").returns.mean() < 0.25  # no key leads to its own side
+
+
+def test_minigrids_memory_worlds_have_a_preset_that_remembers() -> None:
+    """What it is worth takes ten minutes to learn: docs/memory.md."""
+    config = preset("MiniGrid-MemoryS7-v0")
+    agent, env = prepare(replace(config, device="cpu"))
+    try:
+        width = config.perception.latent + config.perception.recall.values
+        assert agent.spaces.shape == (7 * 7 * 21,) and agent.modules.perception.width == width
+        behaviour = agent.begin(env.num_envs, "mode-2")
+        steps = list(islice(interact(env, behaviour, seed=0), 61))
+        assert steps[59].truncated.any() and not any(step.truncated.any() for step in steps[:59])
+    finally:
+        env.close()
