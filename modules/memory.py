@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .events import event_chance, leaps, window_weights
+
 Array = NDArray[np.generic]
-LEAP = 0.2
-"""A change of a sensor within one step that counts as an event; sensors are shares (of a battery, of the world)."""
 
 
 @dataclass(frozen=True)
@@ -362,8 +362,7 @@ class ShortTermMemory:
                 where there are any.
             goals: Goals G of each window, where goals are remembered.
             past: Percepts P before each window that are read besides.
-            rarity: Events of a kind (a reward, to the nearest whole number, with or without an ending) that there are n
-                of are each drawn in proportion to n to the power −rarity: 0 all events alike, 1 all kinds alike.
+            rarity: How much oftener rare kinds of events are among these (`event_chance`).
 
         Raises:
             ValueError: Fewer entries are remembered than a window needs.
@@ -386,54 +385,23 @@ class ShortTermMemory:
             offset = generator.integers(steps, size=wanted)
             stream[:wanted] = streams[pick]
             start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
-            weight = self._weight(chance, stream, start, steps, wanted / batch)
+            weight = window_weights(chance, stream, start, steps, wanted / batch)
         window = replace(self.read(stream, start, steps, past), weight=weight)
         if not self.shape.goals:
             return window
         return replace(window, goal=self._draw_goals(stream, start, goals, generator))
 
     def _chance(self, length: int, rarity: float) -> NDArray[np.float64] | None:
-        """How likely each of the streams' first ``length`` entries is to be the event that is drawn ``[E, length]``;
-        None where there are no events, or nothing else."""
+        """How likely each of the streams' first ``length`` entries is to be the event that is drawn ``[E, length]``."""
         order = self.slots(np.arange(length, dtype=np.int64))
         reward = self.data["reward"][:, order].astype(np.float32, copy=False)
         ended = self.data["terminated"][:, order].astype(np.bool_, copy=False)
-        event = (reward != 0) | ended
+        leapt = None
         if self.shape.sensors:
-            event |= self._jumps(order)
-        if event.all() or not event.any():  # with a reward at every step nothing is an event
-            return None
-        chance = event.astype(np.float64)
-        if rarity:
-            kind = 2 * np.rint(reward[event]) + ended[event]
-            _, which, count = np.unique(kind, return_inverse=True, return_counts=True)
-            chance[event] = count[which] ** -rarity
-        likely: NDArray[np.float64] = chance / chance.sum()
-        return likely
-
-    def _weight(
-        self, chance: NDArray[np.float64], stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, share: float
-    ) -> Tensor:
-        """Importance weights ``[B]`` of windows of which ``share`` were drawn so as to contain an event.
-
-        An event that has ``chance`` is equally likely to be at each of the window's places; a window that would begin
-        before the first entry, or end after the last, is moved there.
-        """
-        last = chance.shape[1] - steps
-        places = np.arange(steps)
-        first, final = (start == 0)[:, None], (start == last)[:, None]
-        ways = np.where(first, np.where(final, steps, steps - places), np.where(final, places + 1, 1))
-        drawn = (chance[stream[:, None], start[:, None] + places] * ways).sum(1) / steps
-        everywhere = self.streams * (last + 1)
-        return torch.from_numpy((1 / (1 - share + share * drawn * everywhere)).astype(np.float32))
-
-    def _jumps(self, order: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Where in these slots a sensor leapt within an episode ``[E, len(order)]``."""
-        change = np.diff(self.data["sensors"][:, order].astype(np.float32), axis=1, prepend=np.float32(0))
-        within = self.data["age"][:, order].astype(np.int32) > 0
-        within[:, 0] = False  # what came before it is not read
-        jumps: NDArray[np.bool_] = (np.abs(change) > LEAP).any(axis=-1) & within
-        return jumps
+            leapt = leaps(
+                self.data["sensors"][:, order].astype(np.float32), self.data["age"][:, order].astype(np.int32)
+            )
+        return event_chance(reward, ended, leapt, rarity)
 
     def read(self, stream: NDArray[np.int64], start: NDArray[np.int64], steps: int, past: int = 0) -> Window:
         """Read windows by time: ``start`` counts from the oldest readable entry of each ``stream`` ``[B]``."""
