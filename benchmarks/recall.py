@@ -1,8 +1,8 @@
 """What memory by content is worth, and what stale latents cost.
 
-gap: trains with the memory and without, and plays on other episodes; also with the trained memory emptied, and with the
-keys in it scrambled, before each read. Mean returns: in forethought/Recall-v0 1 is perfect and 0 is chance; in
-MiniGrid-MemoryS7-v0 nearly 1 and half of that.
+gap: trains with the memory and without, and plays on other episodes; also with the trained memory emptied, with the
+keys in it scrambled, and with the memory of another environment, before each read. Mean returns: in
+forethought/Recall-v0 1 is perfect and 0 is chance; in MiniGrid-MemoryS7-v0 nearly 1 and half of that.
 
     OMP_NUM_THREADS=1 python benchmarks/recall.py gap --seeds 0 1 2 3 4
     OMP_NUM_THREADS=1 python benchmarks/recall.py gap --env MiniGrid-MemoryS7-v0 --episodes 400
@@ -61,8 +61,8 @@ def score(agent: Agent, mode: Mode, episodes: int) -> float:
     return mean
 
 
-def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float]:
-    """The mean return with the memory emptied before each read, and with its keys scrambled."""
+def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float, float]:
+    """The mean return with the memory emptied before each read, with its keys scrambled, and with another's."""
     recall = agent.modules.perception.recall
     assert recall is not None
     draws, everywhere = torch.Generator().manual_seed(0), torch.ones(episodes, dtype=torch.bool)
@@ -70,13 +70,17 @@ def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float]:
     empty = score(agent, mode, episodes)
     recall.disturb = lambda memory: scrambled(memory, draws)
     mixed = score(agent, mode, episodes)
+    recall.disturb = lambda memory: replace(
+        memory, keys=memory.keys.roll(1, 0), values=memory.values.roll(1, 0), usage=memory.usage.roll(1, 0)
+    )
+    exchanged = score(agent, mode, episodes)
     recall.disturb = None
-    return empty, mixed
+    return empty, mixed, exchanged
 
 
 def gap(world: str, seeds: list[int], episodes: int) -> None:
-    print("seed    mode      with   without   emptied scrambled  seconds of processor time")
-    rows: dict[Mode, list[tuple[float, float, float, float]]] = {mode: [] for mode in MODES}
+    print("seed    mode      with   without   emptied scrambled another's  seconds of processor time")
+    rows: dict[Mode, list[tuple[float, ...]]] = {mode: [] for mode in MODES}
     for seed in seeds:
         start = time.process_time()
         on, off = trained(world, seed, True), trained(world, seed, False)
@@ -87,7 +91,7 @@ def gap(world: str, seeds: list[int], episodes: int) -> None:
             print(f"{seed:4d}  {mode}{numbers}{time.process_time() - start:10.1f}", flush=True)
     for mode in MODES:
         table = np.array(rows[mode])
-        for column, name in enumerate(("without", "emptied", "scrambled"), start=1):
+        for column, name in enumerate(("without", "emptied", "scrambled", "another's"), start=1):
             found = mean_interval(table[:, 0] - table[:, column])
             bounds = f"[{found.low:.3f}, {found.high:.3f}] (95 %, bootstrap over seeds)" if found.known else ""
             print(f"{mode}, with − {name}: {found.mean:.3f} {bounds}")
