@@ -5,7 +5,7 @@ keys in it scrambled, and with the memory of another environment, before each re
 forethought/Recall-v0 1 is perfect and 0 is chance; in MiniGrid-MemoryS7-v0 nearly 1 and half of that.
 
     OMP_NUM_THREADS=1 python benchmarks/recall.py gap --seeds 0 1 2 3 4
-    OMP_NUM_THREADS=1 python benchmarks/recall.py gap --env MiniGrid-MemoryS7-v0 --episodes 400
+    OMP_NUM_THREADS=1 python benchmarks/recall.py gap --env MiniGrid-MemoryS7-v0
 
 drift: remembers 512 percepts, lets the encoder learn on, and asks for each of them by a noisy copy: how often the first
 answer is right with latents that are encoded again, and with those of the encoder that wrote them.

@@ -223,6 +223,8 @@ MUTATIONS = (
              "modules/test_perception.py::test_views_are_shifted_by_two_pixels_and_averaged"),
     Mutation("modules/events.py", "np.where(final, places + 1, 1)", "1",
              "modules/test_memory.py::test_weighted_windows_are_those_of_the_whole_memory"),
+    Mutation("envs/gym.py", "== np.arange(count)", ">= np.arange(count)",
+             "envs/test_gym.py::test_minigrid_cells_are_one_hot"),
     Mutation("agent/criterion.py", "** correction", "** 0",
              "agent/test_criterion.py::test_events_count_as_often_as_they_come"),
     Mutation("agent/training.py", "if self.present is None or self.agent.config.schedule.round_reset:",
