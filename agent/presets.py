@@ -18,7 +18,7 @@ def preset(id: str) -> RunConfig:
     if id.startswith("genie:") or id == "forethought/Genie-v0":
         return dreams(id)
     kinds = {
-        "procgen": procgen, "TwoRoom": rooms, "DotWall": rooms, "Recall": recall, "MiniGrid-Memory": remembered_sight,
+        "procgen": procgen, "TwoRoom": rooms, "DotWall": rooms, "Recall": recall, "MiniGrid-Memory": minigrid_memory,
         "Foraging": foraging,
     }  # fmt: skip
     for part, fitting in kinds.items():
@@ -197,13 +197,12 @@ def recall(id: str) -> RunConfig:
     )
 
 
-def remembered_sight(id: str) -> RunConfig:
+def minigrid_memory(id: str) -> RunConfig:
     """MiniGrid's memory worlds: what lies where it begins tells which way to go where it ends.
 
     Random play meets few ends; rounds of Mode-1 many. The short-term memory is small, so that critic and actor learn
-    mostly from what the actor does: in random play hardly anybody looks first and then goes. A model that foresees one
-    outcome cannot dream of what a look will tell, so the actor learns to look from what it remembers to have come out
-    well.
+    mostly from what the actor does. A model that foresees one outcome does not foresee what a look may tell, so the
+    actor learns more from what it remembers to have come out well than from dreams.
     """
     return RunConfig(
         env=EnvConfig(id, num_envs=32, observation_key="image", train_steps=60),
