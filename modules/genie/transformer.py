@@ -118,7 +118,8 @@ class SpaceTimeTransformer(nn.Module):
         near = (distance >= 0) & (distance < self.context)
         allowed = near[None] if seen is None else near & (seen if seen.dim() == 3 else seen[None])
         for block in self.blocks:
-            x, _, _ = block(x, self.ways, distance, allowed, condition)
+            assert isinstance(block, Block)
+            x, _, _ = block(x, *block.biases(self.ways, distance, allowed), condition)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -144,8 +145,9 @@ class SpaceTimeTransformer(nn.Module):
         allowed = torch.cat([past.valid, past.valid.new_ones(len(past.valid), 1)], 1)[:, None]  # B, 1, P + 1
         keys, values = [], []
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             slot = past.keys[:, index], past.values[:, index]
-            x, key, value = block(x, self.ways, distance, allowed, condition, slot)
+            x, key, value = block(x, *block.biases(self.ways, distance, allowed), condition, slot)
             keys.append(key)
             values.append(value)
         return self.norm(x), torch.stack(keys, 1), torch.stack(values, 1)
@@ -168,12 +170,24 @@ class Block(nn.Module):
         self.distance = nn.Parameter(-slopes[:, None] / 2 * torch.arange(context))
         self.way = nn.Parameter(-slopes[:, None] * lengths(grid))
 
+    def biases(self, ways: Tensor, distance: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to the logits of attention over space ``[h, N, N]`` and over time ``[B or 1, h, T, K]``.
+
+        Apart from `forward`, for a compiled block would look up the table of ways for each frame anew.
+
+        Args:
+            ways: Number of the way between two tokens ``[N, N]``.
+            distance: Frames between query and key ``[T, K]``, K = P + T.
+            allowed: Which keys a query sees, bool ``[B or 1, T, K]``.
+        """
+        near = self.distance[:, distance.clamp(0, self.distance.shape[1] - 1)]  # h, T, K
+        return self.way[:, ways], near.masked_fill(~allowed[:, None], -torch.inf)
+
     def forward(
         self,
         x: Tensor,
-        ways: Tensor,
-        distance: Tensor,
-        allowed: Tensor,
+        space: Tensor,
+        time: Tensor,
         condition: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,9 +195,8 @@ class Block(nn.Module):
 
         Args:
             x: ``[B, T, N, D]``.
-            ways: Number of the way between two tokens ``[N, N]``.
-            distance: Frames between query and key ``[T, K]``, K = P + T.
-            allowed: Which keys a query sees, bool ``[B or 1, T, K]``.
+            space: Bias of attention over space ``[h, N, N]``.
+            time: Bias of attention over time ``[B or 1, h, T, K]``, K = P + T; −∞ where nothing is seen.
             condition: ``[B, T, D]``, or None.
             past: Keys and values of past frames ``[B, N, h, P, d]``.
 
@@ -192,16 +205,14 @@ class Block(nn.Module):
         """
         change = [None] * 6 if self.film is None or condition is None else self.film(condition).chunk(6, -1)
         q, k, v = self.space(_modulate(self.norms[0](x), change[0], change[1]))  # B,T,h,N,d
-        x = x + self.space.join(F.scaled_dot_product_attention(q, k, v, self.way[:, ways].to(q.dtype)))
+        x = x + self.space.join(attention(q, k, v, space))
         q, k, v = self.time(_modulate(self.norms[1](x), change[2], change[3]).transpose(1, 2))  # B,N,h,T,d
         keys, values = k, v
         if past is not None:
             keys, values = torch.cat([past[0].to(k.dtype), k], -2), torch.cat([past[1].to(v.dtype), v], -2)
-        bias = self.distance[:, distance.clamp(0, self.distance.shape[1] - 1)]  # h,T,K
-        mask = bias.masked_fill(~allowed[:, None], -torch.inf).to(q.dtype)  # B or 1,h,T,K
-        if len(mask) > 1:  # the places of a clip follow each other
-            mask = mask.repeat_interleave(q.shape[1], 0)
-        heard = F.scaled_dot_product_attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
+        if len(time) > 1:  # the places of a clip follow each other
+            time = time.repeat_interleave(q.shape[1], 0)
+        heard = attention(q.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), time)
         x = x + self.time.join(heard.reshape(q.shape)).transpose(1, 2)
         x = x + self.feed(_modulate(self.norms[2](x), change[4], change[5]))
         return x, k, v
@@ -226,6 +237,24 @@ class Projections(nn.Module):
         """``[..., h, M, d]`` to ``[..., M, D]``."""
         joined: Tensor = self.out(heard.transpose(-3, -2).flatten(-2))
         return joined
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """``softmax(q kᵀ / √d + bias) v`` of queries ``[..., M, d]`` and keys and values ``[..., K, d]``.
+
+    Spelled out where the bias learns on an accelerator: of kernels with such a bias `scaled_dot_product_attention` has
+    slow ones only, and compiled it multiplies in float32.
+    """
+    if q.device.type == "cpu" or not bias.requires_grad:
+        return F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype))
+    return spelled_out(q, k, v, bias)
+
+
+def spelled_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """`attention` in the precision of its inputs, whatever autocast would do."""
+    with torch.autocast(q.device.type, enabled=False):
+        logits: Tensor = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias.to(q.dtype)
+        return logits.softmax(-1) @ v
 
 
 def number_ways(grid: tuple[int, int], extra: int) -> Tensor:

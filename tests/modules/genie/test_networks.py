@@ -7,7 +7,7 @@ import torch
 from forethought.modules.genie.patches import cut, cut_wide, join, to_bytes, to_unit
 from forethought.modules.genie.quantisers import FiniteScalarQuantiser, VectorQuantiser, perplexity
 from forethought.modules.genie.tokenizer import TokenizerConfig, VideoTokenizer
-from forethought.modules.genie.transformer import SpaceTimeTransformer, lengths, number_ways
+from forethought.modules.genie.transformer import SpaceTimeTransformer, lengths, number_ways, spelled_out
 
 from .small import ACTIONS, CONTEXT, frames, make, tokens
 
@@ -71,6 +71,22 @@ def test_a_stream_equals_the_batch_also_beyond_the_context(film: bool) -> None:
         frame, keys, values = network.stream(x[:, t : t + 1], past, one)
         past = past.append(keys, values)
         torch.testing.assert_close(frame, whole[:, t : t + 1], **CLOSE)
+
+
+def test_attention_spelled_out_is_torchs_with_its_gradients_and_stays_in_its_precision() -> None:
+    torch.manual_seed(0)
+    q, k, v, bias = torch.randn(5, 2, 3, 4), torch.randn(5, 2, 6, 4), torch.randn(5, 2, 6, 4), torch.randn(5, 2, 3, 6)
+    bias[1, :, 0, 2:] = -torch.inf
+    leaves = [x.requires_grad_() for x in (q, k, v, bias)]
+    ours, torchs = spelled_out(*leaves), torch.nn.functional.scaled_dot_product_attention(q, k, v, bias)
+    torch.testing.assert_close(ours, torchs)
+    weight = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((weight * y).sum(), leaves, retain_graph=True) for y in (ours, torchs)]
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other)
+        assert mine.abs().max() > 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        assert spelled_out(*leaves).dtype == torch.float32  # autocast would have multiplied in bfloat16
 
 
 def test_rows_of_a_past_are_taken_and_put() -> None:
