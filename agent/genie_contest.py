@@ -68,6 +68,10 @@ class DreamPlanning:
     """Courses per iteration."""
     iterations: int = 2
     """Iterations per decision."""
+    hold: int = 1
+    """Steps for which each action of a course is held; a longer look ahead with as few choices."""
+    commit: int = 1
+    """Steps of a plan that are carried out before the next is made."""
     discount: float = 0.95
     """γ: below 1, or a reward now and one later count alike."""
     sampling_steps: int = 0
@@ -144,7 +148,8 @@ def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contes
             f"{arena.folder} has not learned rewards, which plans are made for; go on with its training: "
             "forethought genie train DATA --resume --updates.outcomes 1000"
         )
-    for name, least in {"horizon": 1, "candidates": 1, "iterations": 1, "sampling_steps": 0}.items():
+    for name in ("horizon", "candidates", "iterations", "hold", "commit", "sampling_steps"):
+        least = int(name != "sampling_steps")
         if getattr(settings, name) < least:
             raise ValueError(f"{name} is {getattr(settings, name)}, expected at least {least}")
     if not settings.planners or not 0 < settings.discount <= 1:
@@ -161,12 +166,12 @@ def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contes
 
 def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Contestant:
     planner = make_planner(name, spaces.Discrete(arena.world.actions))
-    budget = Budget(settings.horizon, settings.candidates, settings.iterations)
+    budget = Budget(settings.horizon, settings.candidates, settings.iterations, settings.hold)
 
     def begin(env: VectorEnv) -> Behaviour:
         inner = DreamBehaviour(
             arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device,
-            arena.world.sampling_with(settings.sampling_steps, settings.temperature),
+            arena.world.sampling_with(settings.sampling_steps, settings.temperature), settings.commit,
         )  # fmt: skip
         return arena.latent(inner, env)
 
@@ -174,7 +179,10 @@ def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Co
 
 
 def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> Contestant:
-    thinking = Thinking(horizon=settings.horizon, candidates=settings.candidates, iterations=settings.iterations)
+    thinking = Thinking(
+        horizon=settings.horizon, candidates=settings.candidates, iterations=settings.iterations, hold=settings.hold,
+        commit=settings.commit,
+    )  # fmt: skip
     task = Task(discount=settings.discount, thinking=thinking)
 
     def begin(env: VectorEnv) -> Behaviour:

@@ -14,7 +14,7 @@ from ..modules.genie.world import Dream, Genie
 from ..planners import Budget, Planner, Proposal
 from .agent import Decision
 from .genie_real import Window, dream_on
-from .interaction import Observation
+from .interaction import Courses, Observation
 
 
 class DreamObjective:
@@ -60,7 +60,7 @@ class DreamObjective:
 
 
 class DreamBehaviour:
-    """Plans in the dream that begins with the frames at hand, anew at each step, and decides on latent actions.
+    """Plans in the dream that begins with the frames at hand, and decides on latent actions.
 
     Args:
         world: With outcome heads that have learned, on ``device``.
@@ -71,6 +71,7 @@ class DreamBehaviour:
         seed: Draws candidates and sampling noise.
         device: Where the world is.
         sampling: How frames are drawn; None: as the world says.
+        commit: Steps of a plan that are carried out before the next is made.
     """
 
     def __init__(
@@ -83,19 +84,23 @@ class DreamBehaviour:
         seed: int,
         device: torch.device,
         sampling: Sampling | None = None,
+        commit: int = 1,
     ) -> None:
         self.world, self.planner, self.budget, self.discount, self.seed = world, planner, budget, discount, seed
         self.device, self.window, self.sampling = device, Window(num_envs, world), sampling
+        self.courses = Courses(num_envs, min(commit, budget.horizon))
         self.generator = torch.Generator(device=device).manual_seed(seed)
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
-        """Plan for the active environments together."""
+        """Plan for the active environments whose last plan is carried out, together."""
         frames = self.window.see(observation, first)
-        index = np.flatnonzero(active)
-        dream = dream_on(self.world, frames[index], self.device)
-        objective = DreamObjective(self.world, dream, self.discount, self.seed, self.sampling)
-        space = spaces.Discrete(self.world.actions)
-        plan = self.planner.plan(objective, space, Proposal(), self.budget, len(index), self.generator)
-        action = np.zeros(len(first), np.int64)
-        action[index] = plan.actions[:, 0].cpu().numpy()
-        return Decision(action, np.zeros((len(first), 1), np.float32), None, active.copy(), objective.calls)
+        index, calls = self.courses.due(first, active), 0
+        if len(index):
+            dream = dream_on(self.world, frames[index], self.device)
+            objective = DreamObjective(self.world, dream, self.discount, self.seed, self.sampling)
+            space = spaces.Discrete(self.world.actions)
+            plan = self.planner.plan(objective, space, Proposal(), self.budget, len(index), self.generator)
+            self.courses.follow(index, plan.actions.cpu().numpy())
+            calls = objective.calls
+        planned = np.isin(np.arange(len(first)), index)
+        return Decision(self.courses.advance(active), np.zeros((len(first), 1), np.float32), None, planned, calls)

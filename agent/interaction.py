@@ -73,6 +73,37 @@ class Step:
         return self.terminated | self.truncated
 
 
+class Courses:
+    """Plans of discrete actions under way in B environments; some steps of each are carried out before the next.
+
+    Args:
+        num_envs: B.
+        commit: Steps of a plan that are carried out.
+    """
+
+    def __init__(self, num_envs: int, commit: int) -> None:
+        self.actions = np.zeros((num_envs, commit), np.int64)
+        self.age = np.full(num_envs, commit)
+
+    def due(self, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Which active environments need a new plan; those whose episode begins (``first``) do."""
+        commit = self.actions.shape[1]
+        self.age[first] = commit
+        return np.flatnonzero(active & (self.age >= commit))
+
+    def follow(self, index: NDArray[np.int64] | int, actions: NDArray[np.int64]) -> None:
+        """Begin plans ``[..., T]``, of at least ``commit`` steps, in the environments in ``index``."""
+        self.actions[index] = actions[..., : self.actions.shape[1]]
+        self.age[index] = 0
+
+    def advance(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The present actions ``[B]``; those of active environments are carried out."""
+        step = np.minimum(self.age, self.actions.shape[1] - 1)
+        self.age[active] += 1
+        present: NDArray[np.int64] = self.actions[np.arange(len(step)), step]
+        return present
+
+
 def interact(
     env: VectorEnv,
     behaviour: Behaviour,

@@ -15,7 +15,7 @@ from ..modules.cost import IntrinsicCost, interoception, plan_energy
 from ..modules.types import drive_weights
 from ..planners import BeamSearch, Budget, CategoricalCEM, Planner, Proposal, TreeSearch
 from .agent import Array, Decision
-from .interaction import Observation, VectorEnv
+from .interaction import Courses, Observation, VectorEnv
 
 
 class SavedState(Protocol):
@@ -89,23 +89,24 @@ class OracleBehaviour:
         self.env, self.copies, self.task, self.repeat = base, copies, task, action_repeat
         thinking = task.thinking
         self.budget = Budget(thinking.horizon, thinking.candidates, thinking.iterations, thinking.hold)
+        self.courses = Courses(base.num_envs, min(thinking.commit, thinking.horizon))
         self.planner = CategoricalCEM() if planner is None or isinstance(planner, BeamSearch | TreeSearch) else planner
         self.generator = torch.Generator().manual_seed(seed)
         self.cost = IntrinsicCost()
         self.u = drive_weights(pleasure=task.pleasure, ending=task.ending, effort=task.effort)
 
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
-        """Plan for the active environments, one after the other."""
-        state: SavedState = self.env.get_state()
-        action = np.full(len(first), self.env.noop)
-        for index in np.flatnonzero(active):
-            action[index] = self._plan(state.repeat(int(index), self.budget.candidates))
+        """Plan for the active environments whose last plan is carried out, one after the other."""
+        due = self.courses.due(first, active)
+        state: SavedState | None = self.env.get_state() if len(due) else None
+        for index in due:
+            assert state is not None
+            self.courses.follow(int(index), self._plan(state.repeat(int(index), self.budget.candidates)))
+        action = np.where(active, self.courses.advance(active), self.env.noop)
         nothing = np.zeros(len(first), np.bool_)
-        return Decision(
-            action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * int(active.sum())
-        )
+        return Decision(action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * len(due))
 
-    def _plan(self, start: SavedState) -> int:
+    def _plan(self, start: SavedState) -> NDArray[np.int64]:
         candidates = self.budget.candidates
 
         def objective(actions: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class OracleBehaviour:
 
         space = self.env.single_action_space
         plan = self.planner.plan(objective, space, Proposal(), self.budget, 1, self.generator)  # type: ignore[arg-type]
-        return int(plan.actions[0, 0])
+        return plan.actions[0].numpy()
 
 
 def _play(copies: Savable, actions: NDArray[np.int64], repeat: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

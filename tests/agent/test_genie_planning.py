@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from forethought.agent.genie_planning import DreamObjective
+from forethought.agent.genie_planning import DreamBehaviour, DreamObjective
 from forethought.modules.genie.decoding import ActionDecoder, ActionDictionary
 from forethought.modules.genie.world import Genie
 from forethought.planners import Budget, CategoricalCEM, Proposal, RandomShooting
@@ -68,6 +68,34 @@ def test_dreams_to_plan_in_may_be_drawn_faster() -> None:
     assert taken == [own.steps * 3, 3, 3]  # the last step need not be dreamed
     assert not torch.equal(found[0], found[1])
     assert torch.equal(found[1], found[2])  # the likeliest tokens need no noise
+
+
+def test_a_plan_is_carried_out_for_some_steps_where_its_environment_is_active() -> None:
+    world = make()
+    world.outcomes.judge = by_step()  # type: ignore[method-assign]
+    behaviour = DreamBehaviour(world, 2, RandomShooting(), Budget(3, 300, 1), 1.0, 0, torch.device("cpu"), commit=2)
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    no, both = np.zeros(2, np.bool_), np.ones(2, np.bool_)
+    told = []
+    for first, active in ((both, both), (no, np.array([True, False])), (no, both), (no, both)):
+        decision = behaviour.act(frames, first, active)
+        told.append((decision.planned.tolist(), decision.calls, decision.action[active].tolist()))
+    assert told == [
+        ([True, True], 2 * 300 * 3, [2, 2]), ([False, False], 0, [3]),
+        ([True, False], 300 * 3, [2, 3]), ([False, True], 300 * 3, [3, 2]),
+    ]  # fmt: skip
+
+
+def by_step() -> Any:
+    """Rewards that ask for latent action 2 in the first step of a dream and for 3 in all others."""
+    begun: list[torch.Tensor] = []
+
+    def judge(features: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        step = len(begun) % 3
+        begun.append(action)
+        return (action == (2 if step == 0 else 3)).float(), torch.full(action.shape, -50.0).sigmoid()
+
+    return judge
 
 
 def test_planners_find_the_best_course_in_a_dream() -> None:

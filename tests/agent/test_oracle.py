@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -101,6 +101,21 @@ def test_environments_that_rest_cost_nothing() -> None:
     decision = oracle.act(x, np.ones(3, np.bool_), np.array([False, True, False]))
     assert decision.calls == HORIZON * CANDIDATES * 2
     assert decision.action[[0, 2]].tolist() == [env.unwrapped.noop] * 2
+    env.close()
+    copies.close()
+
+
+def test_as_many_steps_of_a_plan_are_carried_out_as_the_task_says_but_never_beyond_an_ending() -> None:
+    env, copies, spy = world(1), world(CANDIDATES), Spy()
+    task = replace(TASK, thinking=replace(TASK.thinking, commit=3))
+    oracle = OracleBehaviour(env, copies, task, 1, seed=0, planner=spy)  # type: ignore[arg-type]
+    x, _ = env.reset(seed=4)
+    on, begins = np.ones(1, np.bool_), [True, False, False, False, False, True]
+    decisions = [oracle.act(x, np.array([begin]), on) for begin in begins]
+    assert [decision.calls > 0 for decision in decisions] == [True, False, False, True, False, True]
+    plans = [plan.actions[0] for plan in spy.answered]
+    assert [int(decision.action[0]) for decision in decisions] == [*plans[0][:3], *plans[1][:2], plans[2][0]]
+    assert len({tuple(plan[:3].tolist()) for plan in plans}) > 1
     env.close()
     copies.close()
 
