@@ -20,6 +20,7 @@ from .agent.training import behaviour_updates, resting
 PHASES = ("collect", "world model", "rounds", "predictor", "behaviour")
 _COUNTS = ("total", "base", "done", "last", "last_total", "written")  # of a phase, that a resumed run goes on from
 _PLAIN_SECONDS = 10.0  # between lines where there is no terminal
+_ROW_SECONDS = 60.0  # the same for the row of a comparison
 _DRAW_SECONDS = 0.1
 _POINTS = 200  # that TensorBoard gets of a phase, about
 
@@ -230,7 +231,7 @@ class RowProgress:
 
     Args:
         names: Of the rows.
-        console: Bars on a terminal, a line per finished row elsewhere.
+        console: Bars on a terminal; elsewhere a line per finished row, and one a minute of a row that takes longer.
         unit: What is counted.
     """
 
@@ -245,6 +246,7 @@ class RowProgress:
         )
         self.tasks = {name: self.bars.add_task(name, total=None, start=False, state="") for name in names}
         self.began: dict[str, float] = {}
+        self.told: dict[str, float] = {}
         self.finished: set[str] = set()
 
     def __enter__(self) -> dict[str, Callable[[int, int], None]]:
@@ -261,12 +263,18 @@ class RowProgress:
             now = time.monotonic()
             seconds = now - self.began.setdefault(name, now)
             state = f"{done}/{wanted} {self.unit}, {clock(seconds)}"
+            if 0 < done < wanted:
+                state += f", {clock(seconds * (wanted - done) / done)} left"
             self.bars.start_task(self.tasks[name])
             self.bars.update(self.tasks[name], completed=done, total=wanted, state=state)
-            if done >= wanted and name not in self.finished:
+            if name in self.finished:
+                return
+            if done >= wanted:
                 self.finished.add(name)
-                if not self.console.is_terminal:
-                    self.console.print(Text(f"{name}: {state}"), soft_wrap=True)
+            due = name in self.finished or now - self.told.setdefault(name, now) >= _ROW_SECONDS
+            if due and not self.console.is_terminal:
+                self.told[name] = now
+                self.console.print(Text(f"{name}: {state}"), soft_wrap=True)
 
         return tell
 
