@@ -105,12 +105,14 @@ class Told:
         codes: ``[n, T]``, −1 where unknown.
         rewards: ``[n, T]``.
         ended: 1 where the world ended the episode ``[n, T]``.
+        starts: Where they lie in the data ``[n, 2]``.
     """
 
     tokens: Tensor
     codes: Tensor
     rewards: Tensor
     ended: Tensor
+    starts: NDArray[np.int64]
 
 
 class GenieTrainer:
@@ -275,14 +277,15 @@ class GenieTrainer:
         """Foretell rewards and endings from the frames that the dynamics has understood.
 
         Half of a batch are windows with an event, or rare events would be learned last; windows weigh as often as they
-        come (importance sampling), or the heads would believe in more events than there are.
+        come (importance sampling), and steps alike however many windows hold them, or the heads would believe in more
+        or fewer events than there are.
         """
         heads, told, batch = self.world.outcomes, self.told(), self.config.updates.batch
         known = told.codes >= 0
         event = (((told.rewards != 0) | (told.ended > 0)) & known).any(1)
         eventful = torch.from_numpy(np.flatnonzero(event.numpy()))
         extra = batch // 2 if len(eventful) else 0
-        weights = window_weights(event, extra, batch)
+        weights = drawn_weights(event, extra, batch).unsqueeze(1) * step_weights(told.starts, known)
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
             chosen = torch.from_numpy(self.numbers.integers(len(known), size=batch))
@@ -292,7 +295,7 @@ class GenieTrainer:
             with torch.no_grad():
                 _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[:, :-1])
             reward, ending = heads(hidden.mean(2).float(), codes.clamp(min=0))
-            counted = (known[chosen] * weights[chosen].unsqueeze(1)).to(self.device)
+            counted = weights[chosen].to(self.device)
             felt = heads.two_hot.loss(reward, told.rewards[chosen].to(self.device))
             ended = told.ended[chosen].to(self.device)
             ends = F.binary_cross_entropy_with_logits(ending, ended, reduction="none")
@@ -328,7 +331,7 @@ class GenieTrainer:
         if rewards.isnan().any():
             raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
         ended = torch.from_numpy(self.data.read_label("ended", both, length)).float()
-        return Told(torch.cat([usual.tokens, windows.tokens]), torch.cat(codes), rewards, ended)
+        return Told(torch.cat([usual.tokens, windows.tokens]), torch.cat(codes), rewards, ended, both)
 
     @cached_property
     def cached(self) -> Cached:
@@ -390,7 +393,19 @@ class GenieTrainer:
         part.eval()
 
 
-def window_weights(event: Tensor, extra: int, batch: int) -> Tensor:
+def step_weights(starts: NDArray[np.int64], known: Tensor) -> Tensor:
+    """Weights ``[n, T]`` by which each step that windows from ``starts [n, 2]`` hold counts once.
+
+    That is in however many of them it is ``known [n, T]``; 0 where it is not. Their mean is that of ``known``.
+    """
+    places = starts[:, 1:] + np.arange(known.shape[1])
+    _, which = np.unique(starts[:, :1] * (places.max() + 1) + places, return_inverse=True)
+    times = torch.zeros(int(which.max()) + 1).index_add_(0, torch.from_numpy(which.ravel()), known.float().flatten())
+    weights = known / times[torch.from_numpy(which.reshape(places.shape))].clamp(min=1)
+    return weights * known.sum() / weights.sum().clamp(min=1e-6)
+
+
+def drawn_weights(event: Tensor, extra: int, batch: int) -> Tensor:
     """Importance weights ``[n]`` of windows, of which ``extra`` in a batch are drawn from those with an event ``[n]``
     and the rest from all: how often each would come in even draws, by how often it does."""
     oftener = event * len(event) / event.sum().clamp(min=1)

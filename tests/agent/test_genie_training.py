@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, anneal, thin, window_weights
+from forethought.agent.genie_training import (
+    GenieTrainer,
+    GenieTraining,
+    Updates,
+    anneal,
+    drawn_weights,
+    step_weights,
+    thin,
+)
 from forethought.modules.genie.transformer import Block
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
 
@@ -128,8 +136,16 @@ def test_rare_rewards_are_believed_in_as_often_as_they_come(tmp_path: Path) -> N
         foreseen, _ = one.world.outcomes.judge(hidden.mean(2), codes)
     assert 0.5 * true < float(foreseen[known].mean()) < 2 * true
     event = torch.tensor([True, False, False, False])
-    torch.testing.assert_close(window_weights(event, 3, 4), torch.tensor([4 / 13, 4.0, 4.0, 4.0]))
-    torch.testing.assert_close(window_weights(event, 0, 4), torch.ones(4))
+    torch.testing.assert_close(drawn_weights(event, 3, 4), torch.tensor([4 / 13, 4.0, 4.0, 4.0]))
+    torch.testing.assert_close(drawn_weights(event, 0, 4), torch.ones(4))
+
+
+def test_steps_count_once_however_many_windows_hold_them() -> None:
+    starts = np.array([[0, 0], [0, 2], [1, 0]])  # windows of three steps; steps of two chunks
+    known = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    weights = step_weights(starts, known)
+    once = torch.tensor([[1, 1, 0.5], [0.5, 1, 0], [1, 1, 1]])
+    torch.testing.assert_close(weights, once * 8 / once.sum())
 
 
 def test_the_last_step_of_an_episode_is_told_although_no_frame_follows(tmp_path: Path) -> None:
