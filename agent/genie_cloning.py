@@ -92,8 +92,9 @@ def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device:
     Where no frame follows an episode's last step (Procgen), that step is missing, for the oracle as well.
 
     Raises:
-        ValueError: The data has no true actions, or no clips of two frames.
+        ValueError: The data has frames of another size, no true actions, or no clips of two frames.
     """
+    data.need_size(world.config.height, world.config.width)
     if not data.labelled:
         raise ValueError(f"{data.folder} has no true actions to compare with; record an expert with them")
     starts = data.starts(2)

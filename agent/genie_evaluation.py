@@ -121,9 +121,10 @@ def examine_world(
         twin: Its true-action twin, measured on the same clips; needs data with true actions.
 
     Raises:
-        ValueError: Numbers out of range, clips that are too short, or a twin that does not fit the data.
+        ValueError: Numbers out of range, clips of another size or too short, or a twin that does not fit the data.
     """
     check_examination(settings, world)
+    data.need_size(world.config.height, world.config.width)
     if twin is not None:
         check_twin(twin, world, data)
     sampling = world.sampling_with(settings.sampling_steps, settings.temperature)

@@ -33,7 +33,7 @@ usage: forethought COMMAND …
   compare RUN …  runs in both modes and at any budget beside random play, upper bounds and PPO: tables, charts, a page
   configure RUN  learn how to configure a trained agent, shown beside the scripted configuration
   ppo ENV        train PPO (Stable-Baselines3) as a baseline for compare
-  genie …        worlds learned from video alone: record, import, train, evaluate, play
+  genie …        worlds learned from video alone: record, import, train, evaluate, play, plan, transfer, clone
   envs           the environments that come along
   doctor         what is installed, which device and threads are used, and what will work
 

@@ -178,6 +178,18 @@ class VideoDataset:
         pairs = zip(self.labels["actions"], lasts, strict=True)
         return all(bool(((chunk != UNKNOWN) | last).all()) for chunk, last in pairs)
 
+    def need_size(self, height: int, width: int) -> None:
+        """Refuse frames of another size than a world's.
+
+        Raises:
+            ValueError: Says both sizes.
+        """
+        if (self.height, self.width) != (height, width):
+            raise ValueError(
+                f"{self.folder} has frames of {self.height}×{self.width} and the world sees {height}×{width}; record "
+                f"them with --height {height} --width {width}"
+            )
+
     def starts(self, steps: int) -> NDArray[np.int64]:
         """Where windows of ``steps`` frames can begin ``[n, 2]``: chunk and place in it.
 
