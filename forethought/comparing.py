@@ -97,7 +97,7 @@ def compare(arguments: Sequence[str], console: Console) -> int:
             "--pretrained names agents that come along"
         )
     prog = shlex.join(["forethought", "compare", *(subjects or ["RUN"])])
-    if wants_help(rest):
+    if wants_help(rest) and not (runs and all(folder.is_dir() for _, folder in runs)):
         parse(CompareOptions, CompareOptions(CompareConfig()), rest, prog, about)
     default = CompareOptions(default_comparison([_world_of(folder) for _, folder in runs]))
     options = parse(CompareOptions, default, rest, prog, about)

@@ -144,6 +144,17 @@ def test_help_shows_the_defaults_of_its_environment(capsys: pytest.CaptureFixtur
     assert f"default: {preset('TwoRoom').env.pairs}" in capsys.readouterr().out
 
 
+def test_help_of_compare_shows_what_suits_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for name in ("fruitbot", "TwoRoom", None, "nowhere"):
+        which = [name] if name == "nowhere" else ["--pretrained", name] if name else []
+        assert main(["compare", *which, "--help"]) == 0
+        told[name] = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "show the gap. (default: True)" in told["fruitbot"]
+    assert all("show the gap. (default: False)" in told[name] for name in ("TwoRoom", None, "nowhere"))
+    assert "random no-op expert)" in told["TwoRoom"] and "random no-op expert)" not in told["fruitbot"]
+
+
 def test_envs_lists_games_and_rooms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs"]) == 0
     out = capsys.readouterr().out
