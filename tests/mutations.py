@@ -252,6 +252,17 @@ MUTATIONS = (
     Mutation("agent/comparison.py", "action = world.actions[constant] if world.actions else constant",
              "action = constant",
              "agent/test_constant.py::test_the_row_names_the_button_that_was_found_on_training_levels"),
+    # ---- plans under way, and what dreams are told of outcomes
+    Mutation("agent/interaction.py", "self.age[first] = commit", "pass",
+             "agent/test_oracle.py::test_as_many_steps_of_a_plan_are_carried_out_as_the_task_says_but_never_beyond_an_ending"),
+    Mutation("agent/interaction.py", "self.age[active] += 1", "self.age += 1",
+             "agent/test_genie_planning.py::test_a_plan_is_carried_out_for_some_steps_where_its_environment_is_active"),
+    Mutation("agent/genie_training.py", "weights = known / times[", "weights = known / torch.ones_like(times)[",
+             "agent/test_genie_training.py::test_steps_count_once_however_many_windows_hold_them"),
+    Mutation("modules/genie/transformer.py", "@ k.transpose(-2, -1) * q.shape[-1] ** -0.5 +",
+             "@ k.transpose(-2, -1) +",
+             "modules/genie/test_networks.py"
+             "::test_attention_spelled_out_is_torchs_with_its_gradients_and_stays_in_its_precision"),
 )  # fmt: skip
 
 
