@@ -102,7 +102,8 @@ class Told:
 
     Attributes:
         tokens: ``[n, T, N]``.
-        codes: ``[n, T]``, −1 where unknown.
+        codes: What the latent action model names ``[n, T]``, −1 where unknown.
+        meant: The code that the true action has most often ``[n, T]``, −1 where there is none.
         rewards: ``[n, T]``.
         ended: 1 where the world ended the episode ``[n, T]``.
         starts: Where they lie in the data ``[n, 2]``.
@@ -110,6 +111,7 @@ class Told:
 
     tokens: Tensor
     codes: Tensor
+    meant: Tensor
     rewards: Tensor
     ended: Tensor
     starts: NDArray[np.int64]
@@ -278,28 +280,31 @@ class GenieTrainer:
 
         Half of a batch are windows with an event, or rare events would be learned last; windows weigh as often as they
         come (importance sampling), and steps alike however many windows hold them, or the heads would believe in more
-        or fewer events than there are.
+        or fewer events than there are. A step is read twice, as the code of what was seen to happen and as that of what
+        was meant: what a button does where it cannot do what it mostly does, no code of the first kind ever tells.
         """
         heads, told, batch = self.world.outcomes, self.told(), self.config.updates.batch
-        known = told.codes >= 0
-        event = (((told.rewards != 0) | (told.ended > 0)) & known).any(1)
+        read = torch.stack([told.codes, told.meant])  # 2, n, T
+        known = read >= 0
+        event = (((told.rewards != 0) | (told.ended > 0)) & known.any(0)).any(1)
         eventful = torch.from_numpy(np.flatnonzero(event.numpy()))
         extra = batch // 2 if len(eventful) else 0
-        weights = drawn_weights(event, extra, batch).unsqueeze(1) * step_weights(told.starts, known)
+        counts = torch.stack([step_weights(told.starts, each) for each in known])
+        weights = drawn_weights(event, extra, batch).unsqueeze(1) * counts
 
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            chosen = torch.from_numpy(self.numbers.integers(len(known), size=batch))
+            chosen = torch.from_numpy(self.numbers.integers(len(event), size=batch))
             if extra:
                 chosen[:extra] = eventful[torch.from_numpy(self.numbers.integers(len(eventful), size=extra))]
-            tokens, codes = told.tokens[chosen].to(self.device), told.codes[chosen].to(self.device)
+            tokens, codes = told.tokens[chosen].to(self.device), read[:, chosen].to(self.device)
             with torch.no_grad():
-                _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[:, :-1])
-            reward, ending = heads(hidden.mean(2).float(), codes.clamp(min=0))
-            counted = weights[chosen].to(self.device)
-            felt = heads.two_hot.loss(reward, told.rewards[chosen].to(self.device))
-            ended = told.ended[chosen].to(self.device)
+                _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[0, :, :-1])
+            features = hidden.mean(2).float()
+            reward, ending = heads(features.expand(2, *features.shape), codes.clamp(min=0))
+            counted, steps = weights[:, chosen].to(self.device), known[:, chosen].sum()
+            rewards, ended = (part[chosen].to(self.device).expand(codes.shape) for part in (told.rewards, told.ended))
+            felt = heads.two_hot.loss(reward, rewards)
             ends = F.binary_cross_entropy_with_logits(ending, ended, reduction="none")
-            steps = known[chosen].sum()
             felt, ends = (counted * felt).sum() / steps, (counted * ends).sum() / steps
             return felt + ends, {"reward": float(felt.detach()), "ending": float(ends.detach())}
 
@@ -309,7 +314,7 @@ class GenieTrainer:
         """Windows with their outcomes, those that end with an episode among them.
 
         Where no frame follows an episode's last step (Procgen), nothing can be inferred of it: its code is the one that
-        its true action most often has elsewhere.
+        is meant, which its true action most often has elsewhere.
 
         Raises:
             ValueError: The data has no rewards.
@@ -318,20 +323,22 @@ class GenieTrainer:
         starts = self.data.starts(length)
         final = starts[self.data.read_label("ended", starts, length)[:, -1]] if self.data.labelled else starts[:0]
         usual, windows = self.cached, self.encode(final)
-        codes = [F.pad(usual.actions, (0, 1), value=UNKNOWN)]
-        if len(final):
-            truth = torch.from_numpy(self.data.read_label("actions", usual.starts, length - 1)).flatten()
-            last = torch.from_numpy(self.data.read_label("actions", final, length)[:, -1:])
-            counts = torch.zeros(1 + int(max(truth.max(), last.max())), self.world.actions)
-            counts.index_put_((truth, usual.actions.flatten()), torch.ones(len(truth)), accumulate=True)
-            named = counts.argmax(1).masked_fill(counts.sum(1) == 0, UNKNOWN)
-            codes.append(torch.cat([windows.actions, named[last]], 1))
         both = np.concatenate([usual.starts, final])
+        meant = torch.full((len(both), length), UNKNOWN)
+        if self.data.labelled:
+            truth = torch.from_numpy(self.data.read_label("actions", both, length))
+            seen = truth[: len(usual.starts), :-1]
+            counts = torch.zeros(1 + int(truth.max()), self.world.actions)
+            counts.index_put_((seen, usual.actions), torch.ones(seen.shape), accumulate=True)
+            named = counts.argmax(1).masked_fill(counts.sum(1) == 0, UNKNOWN)
+            meant = named[truth.clamp(min=0)].masked_fill(truth == UNKNOWN, UNKNOWN)
+        codes = F.pad(torch.cat([usual.actions, windows.actions]), (0, 1), value=UNKNOWN)
+        codes[len(usual.actions) :, -1] = meant[len(usual.actions) :, -1]
         rewards = torch.from_numpy(self.data.read_label("rewards", both, length))
         if rewards.isnan().any():
             raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
         ended = torch.from_numpy(self.data.read_label("ended", both, length)).float()
-        return Told(torch.cat([usual.tokens, windows.tokens]), torch.cat(codes), rewards, ended, both)
+        return Told(torch.cat([usual.tokens, windows.tokens]), codes, meant, rewards, ended, both)
 
     @cached_property
     def cached(self) -> Cached:

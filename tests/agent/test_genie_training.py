@@ -103,13 +103,11 @@ def test_rewards_and_endings_are_learned_from_labels(tmp_path: Path) -> None:
     updates = replace(TINY.updates, outcomes=250, batch=32, learning_rate=1e-2)
     one, _ = trainer(noise(tmp_path / "data"), tmp_path / "world", replace(TINY, updates=updates))
     one.world.load_state_dict(make().state_dict())
-    draws = torch.Generator().manual_seed(0)
-    codes = torch.randint(ACTIONS, one.cached.actions.shape, generator=draws)  # an untrained model names few of them
-    one.cached = replace(one.cached, actions=codes)
-    for chunk, place in one.cached.starts:
-        row = int(np.flatnonzero((one.cached.starts == (chunk, place)).all(1))[0])
-        one.data.labels["rewards"][chunk][place : place + CONTEXT - 1] = 3.0 * (codes[row] == 1).numpy()
-        one.data.labels["ended"][chunk][place : place + CONTEXT - 1] = (codes[row] == 2).numpy()
+    codes = torch.from_numpy(one.data.read_label("actions", one.cached.starts, CONTEXT - 1))
+    one.cached = replace(one.cached, actions=codes)  # an untrained model names few of them
+    labels = one.data.labels
+    for chunk, actions in enumerate(labels["actions"]):
+        labels["rewards"][chunk][:], labels["ended"][chunk][:] = 3.0 * (actions == 1), actions == 2
     one.learn_outcomes()
     with torch.no_grad():
         _, dream = one.world.begin(one.cached.tokens, codes)
@@ -138,6 +136,30 @@ def test_rare_rewards_are_believed_in_as_often_as_they_come(tmp_path: Path) -> N
     event = torch.tensor([True, False, False, False])
     torch.testing.assert_close(drawn_weights(event, 3, 4), torch.tensor([4 / 13, 4.0, 4.0, 4.0]))
     torch.testing.assert_close(drawn_weights(event, 0, 4), torch.ones(4))
+
+
+def test_what_a_button_does_where_nothing_was_seen_to_happen_is_told_by_what_was_meant(tmp_path: Path) -> None:
+    """A quarter of the presses has no effect, which the latent action model names 0; one button brings a reward."""
+    updates = replace(TINY.updates, outcomes=250, batch=32, learning_rate=1e-2)
+    data = noise(tmp_path / "data")
+    one, _ = trainer(data, tmp_path / "world", replace(TINY, updates=updates))
+    truth = torch.from_numpy(data.read_label("actions", one.cached.starts, CONTEXT))
+    seen = (truth[:, :-1] + 1) % ACTIONS
+    seen[::4] = 0
+    one.cached = replace(one.cached, actions=seen)
+    told = one.told()
+    assert torch.equal(told.meant, (truth + 1) % ACTIONS)
+    without = replace(told, codes=torch.zeros_like(told.codes), rewards=3.0 * (told.meant == 2))
+    one.told = lambda: replace(without, ended=torch.zeros_like(told.ended))  # type: ignore[method-assign]
+    one.learn_outcomes()
+    with torch.no_grad():
+        _, hidden = one.world.dynamics.predict(told.tokens, told.tokens[:, 1:], told.codes.clamp(min=0)[:, :-1])
+        features = hidden.mean(2)
+        rewards = [
+            float(one.world.outcomes.judge(features, torch.full(told.codes.shape, code))[0].mean())
+            for code in range(ACTIONS)
+        ]
+    assert abs(rewards[2] - 3.0) < 0.6 and max(abs(rewards[1]), abs(rewards[3])) < 0.6
 
 
 def test_steps_count_once_however_many_windows_hold_them() -> None:
