@@ -259,6 +259,10 @@ MUTATIONS = (
              "agent/test_genie_planning.py::test_a_plan_is_carried_out_for_some_steps_where_its_environment_is_active"),
     Mutation("agent/genie_training.py", "weights = known / times[", "weights = known / torch.ones_like(times)[",
              "agent/test_genie_training.py::test_steps_count_once_however_many_windows_hold_them"),
+    Mutation("agent/genie_training.py", "read = torch.stack([told.codes, told.meant])",
+             "read = torch.stack([told.codes, told.codes])",
+             "agent/test_genie_training.py"
+             "::test_what_a_button_does_where_nothing_was_seen_to_happen_is_told_by_what_was_meant"),
     Mutation("modules/genie/transformer.py", "@ k.transpose(-2, -1) * q.shape[-1] ** -0.5 +",
              "@ k.transpose(-2, -1) +",
              "modules/genie/test_networks.py"
