@@ -90,7 +90,8 @@ def test_bad_input_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     large = ("--steps=16", "--test-steps=16", "--num-envs=2", "--height=32", "--width=32", "--policy=expert")
     assert main(["genie", "record", "Sprite", "--out", str(tmp_path / "large"), *large]) == 0
     for command in (("clone", "--labels=2"), ("evaluate", "sprite", "--clips=2", "--steps=1", "--prompt-frames=1")):
-        line = refusal(capsys, "genie", *command, "--data", str(tmp_path / "large"))
+        out = ("--out", str(tmp_path / command[0]))
+        line = refusal(capsys, "genie", *command, "--data", str(tmp_path / "large"), *out)
         assert "has frames of 32×32 and the world sees 16×16; record them with --height 16 --width 16" in line
     options = ("--steps=32", "--rollout=16", "--env.num-envs=2", "--minibatches=2", "--threads=1", "--device=cpu")
     assert main(["ppo", "Sprite", "--run", str(tmp_path / "true"), *options]) == 0
