@@ -37,7 +37,7 @@ def thinking_within(calls: int, thinking: Thinking, members: int = 1) -> Thinkin
     Args:
         calls: Predictor calls per decision.
         thinking: The agent's own settings.
-        members: Of the world model's ensemble; each of them is called.
+        members: Of the world model's ensemble, in each future; each of them is called.
 
     Raises:
         ValueError: The budget does not even allow two candidates.
@@ -63,8 +63,10 @@ def with_budget(agent: Agent, calls: int) -> Agent:
     Raises:
         ValueError: The budget is too small for its plans.
     """
-    members = agent.config.world_model.members * (2 if agent.config.task.agency else 1)  # and what doing nothing does
-    return rethink(agent, thinking_within(calls, agent.config.task.thinking, members))
+    model, thinking = agent.config.world_model, agent.config.task.thinking
+    each = model.members * (2 if agent.config.task.agency else 1)  # and what doing nothing does
+    futures = thinking.futures if model.codes > 1 else 1
+    return rethink(agent, thinking_within(calls, thinking, each * futures))
 
 
 def without_critic(agent: Agent) -> Agent:

@@ -161,7 +161,7 @@ def weight_shapes(config: RunConfig, seen: Spaces) -> Shapes:
     Raises:
         ValueError: Settings that do not fit the spaces, or that nobody can mean.
     """
-    if max(config.world_model.members, config.world_model.layers) > _MOST_PARTS:
+    if max(config.world_model.members, config.world_model.layers, config.world_model.codes) > _MOST_PARTS:
         raise ValueError(
             f"world_model has {config.world_model.members} members and {config.world_model.layers} layers, expected at "
             f"most {_MOST_PARTS}; correct config.json or train again"

@@ -80,6 +80,9 @@ class WorldModelLoss:
     """Updates without prediction error, so that actions become visible first; then it is ramped up as long again."""
     detach_target: bool = False
     """Stop the gradient at the prediction's target."""
+    sharpness: float = 10.0
+    """How sharply the codes of the latent variable are told apart: nats for as much prediction error as the best code
+    leaves on average (world_model.codes above 1)."""
     regulariser: Regulariser = "sigreg"
     """What keeps latents from collapsing: sigreg, vicreg, ema (the target is a slow copy of the encoder), or the
     contrastive baselines infonce and hinge; none is for showing that something must."""

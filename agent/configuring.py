@@ -185,9 +185,10 @@ def check_configure(agent: Agent, config: ConfigureConfig) -> None:
         ValueError: Names the option.
     """
     settings_of(agent.config.task, config.knobs)
-    alone = agent.config.world_model.members < 2
-    for name in {"thinking.risk", "thinking.gate.variance"} & set(config.knobs):
-        if alone:
+    model = agent.config.world_model
+    lone = {"thinking.gate.variance": model.members < 2, "thinking.risk": model.members < 2 and model.codes < 2}
+    for name in lone.keys() & set(config.knobs):
+        if lone[name]:
             raise ValueError(f"--knobs has {name}, and the world model is no ensemble; leave it out")
     for name in {"pleasure"} & set(config.knobs):
         if agent.config.task.goals:
@@ -310,8 +311,9 @@ def configured(agent: Agent, path: Path) -> Task:
     if task.goals != agent.config.task.goals:
         about = ("reward", "goals")
         raise ValueError(f"{path} is about {about[task.goals]} and the agent about {about[not task.goals]}")
-    gate, alone = task.thinking.gate, agent.config.world_model.members < 2
-    if alone and (task.thinking.risk or gate.variance is not None):
+    gate, model = task.thinking.gate, agent.config.world_model
+    alone = model.members < 2
+    if alone and ((task.thinking.risk and model.codes < 2) or gate.variance is not None):
         raise ValueError(f"{path} weighs what an ensemble's members disagree about, and this agent has no ensemble")
     return task
 

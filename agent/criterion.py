@@ -13,6 +13,7 @@ from ..modules.perception import Perception
 from ..modules.regularisers import hinge, info_nce, pair_energies, sigreg, vicreg
 from ..modules.world_model import WorldModel
 from .config import WorldModelLoss
+from .inference import Explained, explain
 
 Metrics = dict[str, float]
 Parts = dict[str, tuple[float, Tensor]]
@@ -105,10 +106,11 @@ def world_model_loss(
     steps, latent, target = _encoded(perception, window, config, generator, target_perception)
     reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
     known = window.known[:, reached]
-    imagined, features = world_model.unroll(latent[:, 0], encoded)  # [B, E, T+1, D], [B, E, T, H]
-    predicted = imagined[:, :, steps[1:]]
-    error = (predicted - target.unsqueeze(1)).square().mean(-1).mean(1)
-    parts = {"prediction": (prediction_weight, masked_mean(error, known))}
+    came = _unrolled(world_model, steps, latent, target, window, config, generator)
+    predicted = came.latent[:, :, steps[1:]]
+    parts = {"prediction": (prediction_weight, masked_mean(came.error, known))}
+    if came.z is not None:
+        parts["prior"] = (1.0, masked_mean(came.prior, _counted(window, config.correction) * window.known))
     seen = latent[..., : perception.config.latent]
     if (term := _against_collapse(seen, predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)
@@ -122,13 +124,39 @@ def world_model_loss(
         inverse = _inverse_loss(world_model, pairs, encoded[:, between])
         parts["inverse"] = (config.inverse, masked_mean(inverse, known[:, adjacent]))
     if world_model.config.events:
-        parts |= _felt(world_model, window, config, steps, latent, features)
+        parts |= _felt(world_model, window, config, steps, latent, came)
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
         still = (latent[:, :1] - target).square().mean(-1)
         metrics["prediction_over_persistence"] = metrics["prediction"] / max(float(masked_mean(still, known)), 1e-9)
     return loss, metrics
+
+
+def _unrolled(
+    world_model: WorldModel,
+    steps: list[int],
+    latent: Tensor,
+    target: Tensor,
+    window: Window,
+    config: WorldModelLoss,
+    generator: torch.Generator,
+) -> Explained:
+    """The roll-out from the first of latents ``[B, n+1, D]``, and its errors ``[B, n]`` at the targets ``[B, n, D]``.
+
+    Raises:
+        ValueError: There is a latent variable, and outcomes that were not encoded could not say what it was.
+    """
+    if world_model.config.codes > 1:
+        if target.shape[1] < window.action.shape[1]:
+            raise ValueError(
+                f"model_loss.targets is {config.targets} of {window.action.shape[1]} steps and world_model.codes "
+                f"{world_model.config.codes}: a code is told by what came; set model_loss.targets to 0 (all)"
+            )
+        return explain(world_model, latent[:, 0], target, window, config, generator)
+    imagined, features = world_model.unroll(latent[:, 0], world_model.actions(window.action))
+    error = (imagined[:, :, steps[1:]] - target.unsqueeze(1)).square().mean(-1).mean(1)
+    return Explained(imagined, features, error, None, torch.zeros_like(error))
 
 
 def _encoded(
@@ -160,14 +188,15 @@ def _felt(
     config: WorldModelLoss,
     steps: list[int],
     latent: Tensor,
-    features: Tensor,
+    came: Explained,
 ) -> Parts:
     """What heads of reward, ending and sensors are wrong about, on imagined transitions (their features) and perceived
     ones, which start from the encoded states."""
     encoded = world_model.actions(window.action)
     seen = steps[:-1] if steps[-1] == encoded.shape[1] else steps  # encoded states that a transition starts from
-    _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen])
-    features = torch.cat([features, direct.transpose(1, 2)], dim=2)
+    z = None if came.z is None else came.z[:, seen]
+    _, direct = world_model.step(world_model.begin(latent[:, : len(seen)]), encoded[:, seen], z)
+    features = torch.cat([came.features, direct.transpose(1, 2)], dim=2)
     where = [*range(encoded.shape[1]), *seen]
     reward, ending = _event_losses(world_model, features, window, where, config.correction)
     parts = {"reward": (config.reward, reward), "ending": (config.ending, ending)}
@@ -221,14 +250,19 @@ def _event_losses(
     world_model: WorldModel, features: Tensor, window: Window, where: list[int], correction: float
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropies of reward and ending, read from features ``[B, E, n, H]`` of the transitions ``where``."""
-    valid = window.valid[:, where]
-    if correction and window.weight is not None:
-        valid = valid * window.weight.unsqueeze(-1) ** correction
+    valid = window.valid[:, where] * _counted(window, correction)
     reward = world_model.two_hot.loss(world_model.reward(features), window.reward[:, None, where])
     logits = world_model.ending(features).squeeze(-1)
     ended = window.terminated[:, None, where].expand_as(logits)
     ending = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
     return masked_mean(reward.mean(1), valid), masked_mean(ending.mean(1), valid)
+
+
+def _counted(window: Window, correction: float) -> Tensor:
+    """What windows count ``[B, 1]`` where some are drawn because of an event, or 1."""
+    if not correction or window.weight is None:
+        return torch.ones_like(window.valid[:, :1])
+    return window.weight.unsqueeze(-1) ** correction
 
 
 def _encoded_steps(steps: int, targets: int, generator: torch.Generator) -> list[int]:

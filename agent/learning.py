@@ -33,7 +33,7 @@ from .hindsight import (
     walks,
     window_ends,
 )
-from .modes import Energy, imagine, propose, think, trajectory_energy, wander
+from .modes import imagine, judge, propose, think, trajectory_energy, wander
 
 _SERVED = ("pleasure", "ending", "effort", "hunger", "hazard")
 """Drives that a task may be made of."""
@@ -347,7 +347,9 @@ class Learner:
 
     def _along_plans(self, latent: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
         """Imagined states ``[B, H, D]`` along the remembered plans, their λ-returns ``[B, H, K]`` and the mask."""
-        imagined = self.agent.modules.world_model.rollout(State(latent), window.course.unsqueeze(1))
+        world_model, course = self.agent.modules.world_model, window.course.unsqueeze(1)
+        chance = world_model.chance(len(latent), 1, course.shape[2], self.generator)
+        imagined = world_model.rollout(State(latent), course, chance=chance)
         target = self._returns(imagined, self.agent.modules.configurator("mode-2"))[:, 0]
         return imagined.latent[:, 0, :-1], target, window.planned[:, :1].expand_as(target[..., 0])
 
@@ -428,7 +430,7 @@ class Learner:
         m = self.agent.modules
         configuration = replace(m.configurator("mode-2", goal, self.agent.device), proposals=1)
         own = propose(m, state, configuration, self.generator)
-        energy = Energy(m, state, configuration)(torch.cat([own, course.unsqueeze(1).to(own.dtype)], dim=1))
+        energy = judge(m, state, configuration, self.generator)(torch.cat([own, course.unsqueeze(1).to(own.dtype)], 1))
         return _relative(energy[:, 0] - energy[:, 1])
 
     def _short_imitation(self, plans: ShortPlans) -> list[tuple[str, float, Tensor]]:

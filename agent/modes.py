@@ -2,6 +2,8 @@
 
 Mode-1:  s[0] = Enc(x);  a[0] = A(s[0])
 Mode-2:  s[0] = Enc(x);  s[t+1] = Pred(s[t], a[t]);  F(a) = Σ γ^t u·IC(ι[t]) + γ^T v·TC(s[T]);  ǎ = argmin_a F(a)
+         With a latent variable s[t+1] = Pred(s[t], a[t], z[t]), z ~ P(z | s, a), and over M futures
+         J = mean F + β·std F, or, against an adversary, J = max F
 Gated:   s[0] = Enc(x);  Mode-2 where H[A(s)], Var_E Pred(s, A(s)), Std TC(s) or TC(s) − TC(ŝ) is above its threshold,
          else Mode-1; ŝ is the state that was expected of the last decision, Pred(s[−1], a[−1])
 Mode-1 learns from both halves of Mode-2: min D(ǎ[0], A(s[0])) imitates its plans, min F(ã) with ã[t] = A(s[t]) makes
@@ -23,7 +25,7 @@ from ..modules.configurator import Configurator
 from ..modules.cost import IntrinsicCost, plan_energy
 from ..modules.critic import Critic
 from ..modules.perception import Perception
-from ..modules.types import Configuration, Gate, State, Trajectory
+from ..modules.types import Configuration, Gate, State, Trajectory, by_future
 from ..modules.world_model import WorldModel
 from ..planners import ActionSpace, Budget, Distribution, Nodes, Plan, Planner, Proposal, Watch, drawn
 from ..planners.actions import uniform
@@ -103,7 +105,7 @@ def think(
     c = configuration
     budget = Budget(c.horizon, c.candidates, c.iterations, c.hold, c.milliseconds)
     proposal = Proposal(start, propose(m, s, configuration, generator) if configuration.proposals else None)
-    energy = Energy(m, s, configuration)
+    energy = judge(m, s, configuration, generator)
     return planner.plan(energy, action_space, proposal, budget, s.latent.shape[0], generator, watch)
 
 
@@ -161,7 +163,7 @@ def gated(
     thinks = wants_plan(doubt, configuration.gate, generator)
     action = policy.sample(generator) if sample or configuration.sample else policy.mode()
     plan, expects = None, configuration.gate.surprise is not None
-    foreseen = foresee(m, s, action.unsqueeze(1), configuration) if expects else None
+    foreseen = foresee(m, s, action.unsqueeze(1), configuration, generator) if expects else None
     if thinks.any():
         goal = None if configuration.goal is None else configuration.goal[thinks]
         begin = type(start)(*(getattr(start, part.name)[thinks] for part in fields(start)))
@@ -169,14 +171,17 @@ def gated(
         plan = think(m, State(s.latent[thinks]), some, planner, action_space, begin, generator)
         plan = drawn(plan, action_space, generator) if configuration.sample else plan
         if foreseen is not None:
-            foreseen[thinks] = foresee(m, State(s.latent[thinks]), plan.actions[:, : configuration.commit], some)
+            first = plan.actions[:, : configuration.commit]
+            foreseen[thinks] = foresee(m, State(s.latent[thinks]), first, some, generator)
     return Gated(action, doubt, thinks, plan, foreseen)
 
 
-def foresee(m: Modules, s: State, actions: Tensor, configuration: Configuration) -> Tensor:
-    """v·TC ``[B]`` of the states that actions ``[B, T, ...]`` are expected to lead to from states ``[B, D]``."""
-    latent = m.world_model.rollout(s, actions.unsqueeze(1), configuration.goal).latent[:, 0, -1]
-    return m.critic(State(latent), configuration).sum(-1)  # type: ignore[no-any-return]
+def foresee(m: Modules, s: State, actions: Tensor, configuration: Configuration, generator: torch.Generator) -> Tensor:
+    """v·TC ``[B]`` of the states that actions ``[B, T, ...]`` are expected to lead to from states ``[B, D]``; the mean
+    over futures."""
+    chance = m.world_model.chance(len(s.latent), configuration.futures, actions.shape[1], generator)
+    imagined = m.world_model.rollout(s, actions.unsqueeze(1), configuration.goal, chance=chance)
+    return m.critic(State(imagined.each.latent[:, 0, :, -1]), configuration).sum(-1).mean(-1)  # type: ignore[no-any-return]
 
 
 def doubts(m: Modules, s: State, policy: Policy, configuration: Configuration, expected: Tensor) -> Tensor:
@@ -223,23 +228,25 @@ class Imagined(NamedTuple):
 
 
 def imagine(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Imagined:
-    """Mode-1 in imagination: ã[t] = A(s[t]), s[t+1] = Pred(s[t], ã[t]) (LeCun 2022, p. 12).
+    """Mode-1 in imagination: ã[t] = A(s[t]), s[t+1] = Pred(s[t], ã[t], z[t]) (LeCun 2022, p. 12), z ~ P(z | s, ã).
 
     Args:
         m: The modules.
         s: States ``[B, S, D]``.
         configuration: Says how many steps, its horizon T, and the goals ``[B, D]`` if any.
-        generator: Draws the actions.
+        generator: Draws the actions and z.
     """
     goal = None if configuration.goal is None else configuration.goal.unsqueeze(1)
+    chance = m.world_model.chance(len(s.latent), s.latent.shape[1], configuration.horizon, generator)  # [B, S, T]
     feel = configuration.feels
     carry = m.world_model.begin(s.latent)
     latents, actions, felt, goes_on, entropies = [s.latent], [], [], [], []
-    for _ in range(configuration.horizon):
+    for t in range(configuration.horizon):
         policy: Policy = m.actor(State(latents[-1]), configuration)
         actions.append(policy.sample(generator))
         entropies.append(policy.entropy())
-        carry, after = m.world_model.advance(carry, actions[-1], goal, feel)
+        drawn_by = None if chance is None else chance[..., t]
+        carry, after = m.world_model.advance(carry, actions[-1], goal, feel, drawn_by)
         assert after.interoception is not None and after.continuation is not None
         latents.append(after.latent.mean(-2))  # an ensemble's mean: the actor sees one state
         felt.append(after.interoception.mean(-2))
@@ -253,29 +260,38 @@ def wander(m: Modules, s: State, steps: int, action_space: ActionSpace, generato
     """States ``[N, D]`` after 0 to ``steps`` random imagined steps from ``s [N, D]``; where an ending would have come
     sooner (a chance of a half), the last before it."""
     actions = uniform(action_space, len(s.latent), 1, steps, generator)
-    imagined = m.world_model.rollout(s, actions)
+    imagined = m.world_model.rollout(s, actions, chance=m.world_model.chance(len(s.latent), 1, steps, generator))
     assert imagined.continuation is not None
     still = (imagined.continuation[:, 0].cumprod(-1) > 0.5).long().sum(-1)
     taken = torch.randint(steps + 1, still.shape, generator=generator, device=still.device).minimum(still)
     return State(imagined.latent[torch.arange(len(taken), device=taken.device), 0, taken])
 
 
+def judge(m: Modules, s: State, configuration: Configuration, generator: torch.Generator) -> Energy:
+    """The energy that plans from states ``[B, D]`` are judged by, with futures drawn for it where there is chance."""
+    c = configuration
+    return Energy(m, s, c, m.world_model.chance(len(s.latent), c.futures, c.horizon, generator))
+
+
 @dataclass(frozen=True)
 class Energy:
     """F as a function of action sequences ``[B, S, T, ...]`` → energies ``[B, S]``, from states ``[B, D]``.
 
-    With an ensemble J = mean F + β·std F over its members, each along its own trajectory. With habit η the actor's
+    With an ensemble, or with futures that differ in their latent variables, J = mean F + β·std F over them, each along
+    its own trajectory; against an adversary the worst future counts. ``chance [B, M, T]`` draws z, the same for every
+    course, so that they are compared in the same futures; None: the likeliest future. With habit η the actor's
     surprise −η·log π(a[t] | s[t]) is a cost of each step: the objective of control as inference with the actor as prior
     (1805.00909), whose plans leave the habit only for a gain.
 
-    Tree planners follow the same energy step by step. A node is what the roll-out to it carries, and the members'
-    weights ``[B, N, E]``: the chance that it is this member that is right if the episode still goes on there. With them
-    a sum of weighted costs is the mean of the members' sums.
+    Tree planners follow the same energy step by step. A node is what the roll-out to it carries, the weights
+    ``[B, N, M, E]`` of futures and members: the chance that it is this one that is right if the episode still goes on
+    there, and how many steps it is away ``[B, N]``. With them a sum of weighted costs is the mean of the members' sums.
     """
 
     m: Modules
     s: State
     configuration: Configuration
+    chance: Tensor | None = None
 
     @property
     def discount(self) -> float:
@@ -288,9 +304,10 @@ class Energy:
         On a CPU many environments are imagined a few at a time, so that what is between two layers stays in its caches.
 
         Raises:
-            ValueError: The configuration weighs risk and the world model has no members that could disagree.
+            ValueError: The configuration weighs risk or knows an adversary, and there is nothing to disagree or choose.
         """
-        together = max(1, _AT_ONCE // (actions.shape[1] * self.s.latent.shape[-1]))
+        futures = 1 if self.chance is None else self.chance.shape[1]
+        together = max(1, _AT_ONCE // (futures * actions.shape[1] * self.s.latent.shape[-1]))
         if torch.is_grad_enabled() or self.s.latent.is_cuda or len(actions) <= together:
             return self._judge(actions)
         goal = self.configuration.goal
@@ -298,73 +315,97 @@ class Energy:
         for begin in range(0, len(actions), together):
             some = slice(begin, begin + together)
             configuration = self.configuration.with_goal(None if goal is None else goal[some])
-            parts.append(replace(self, s=State(self.s.latent[some]), configuration=configuration)._judge(actions[some]))
+            chance = None if self.chance is None else self.chance[some]
+            part = replace(self, s=State(self.s.latent[some]), configuration=configuration, chance=chance)
+            parts.append(part._judge(actions[some]))
         return torch.cat(parts)
 
     def _judge(self, actions: Tensor) -> Tensor:
         """The same of all environments at once."""
-        imagined = self.m.world_model.rollout(self.s, actions, self.configuration.goal, self.configuration.feels)
+        chance = None if self.chance is None else self.chance[..., : actions.shape[2]]
+        c = self.configuration
+        imagined = self.m.world_model.rollout(self.s, actions, c.goal, c.feels, chance)
         energy = self._energy(imagined)
-        habit = self.configuration.habit
-        return energy + habit * self._surprise(imagined, actions) if habit else energy
+        return energy + c.habit * self._surprise(imagined, actions) if c.habit else energy
 
     def _energy(self, imagined: Trajectory) -> Tensor:
-        """F, or J over the members of an ensemble, of imagined courses ``[B, S]``."""
+        """F, or J over futures and the members of an ensemble, of imagined courses ``[B, S]``."""
         risk = self.configuration.risk
+        if self.configuration.adversary and self.chance is None:
+            raise ValueError("an adversary is said to choose z and the world model has none; set world_model.codes")
         if imagined.members is None:
-            if risk:
-                raise ValueError(f"risk is {risk} and the world model is no ensemble; set world_model.members above 1")
+            if risk and self.chance is None:
+                raise ValueError(
+                    f"risk is {risk}, and the world model is no ensemble and has no latent variable; set "
+                    "world_model.members or world_model.codes above 1"
+                )
             return trajectory_energy(self.m, imagined, self.configuration)
-        energies = trajectory_energy(self.m, imagined.members, self.configuration)  # [B, S, E]
+        energies = trajectory_energy(self.m, imagined.members, self.configuration)  # [B, S, M·E]
+        if self.configuration.adversary:
+            return by_future(energies, imagined.futures).mean(-1).amax(-1)
         return energies.mean(-1) + risk * energies.std(-1, correction=0) if risk else energies.mean(-1)
 
     def _surprise(self, imagined: Trajectory, actions: Tensor) -> Tensor:
-        """−log π of the actions ``[B, S, T, ...]`` of courses, added up as costs are, ``[B, S]``."""
-        assert imagined.continuation is not None
-        before = State(imagined.latent[..., :-1, :].flatten(1, 2))
-        policy: Policy = self.m.actor(before, self.configuration)
-        surprise = -policy.log_probability(actions.flatten(1, 2)).reshape(actions.shape[:3])
-        return plan_energy(surprise, imagined.continuation, torch.zeros_like(surprise[..., 0]), self.discount)
+        """−log π of the actions ``[B, S, T, ...]`` of courses, added up as costs are, in the mean over futures
+        ``[B, S]``."""
+        each = imagined.each
+        before = each.latent[..., :-1, :]  # [B, S, M, T, D]
+        done = actions.unsqueeze(2).expand(*before.shape[:4], *actions.shape[3:])
+        policy: Policy = self.m.actor(State(before.flatten(1, 3)), self.configuration)
+        surprise = -policy.log_probability(done.flatten(1, 3)).reshape(before.shape[:4])
+        return plan_energy(surprise, each.continuation, torch.zeros_like(surprise[..., 0]), self.discount).mean(-1)
 
     def root(self) -> Nodes:
         """The present state as the only node of each environment ``[B, 1, ...]``.
 
         Raises:
-            ValueError: The configuration weighs risk, which is no sum over steps.
+            ValueError: The configuration weighs risk or knows an adversary, neither of which is a sum over steps.
         """
-        if self.configuration.risk:
-            raise ValueError(
-                f"risk is {self.configuration.risk}, and a spread of energies cannot be followed step by step; set "
-                "it to 0 or choose a planner of whole sequences"
-            )
-        carry = self.m.world_model.begin(self.s.latent.unsqueeze(1))
-        return (*carry, torch.full_like(carry[0][..., 0], 1 / carry[0].shape[-2]))
+        for what in ("risk", "adversary"):
+            if value := getattr(self.configuration, what):
+                raise ValueError(
+                    f"{what} is {value}, and a spread or a maximum of energies cannot be followed step by step; switch "
+                    "it off or choose a planner of whole sequences"
+                )
+        futures = 1 if self.chance is None else self.chance.shape[1]
+        carry = self.m.world_model.begin(self.s.latent[:, None, None].expand(-1, 1, futures, -1))
+        members = carry[0].shape[2] * carry[0].shape[3]
+        weight = torch.full_like(carry[0][..., 0], 1 / members)
+        return (*carry, weight, torch.zeros_like(weight[..., 0, 0], dtype=torch.int64))
 
     def step(self, nodes: Nodes, actions: Tensor) -> tuple[Nodes, Tensor, Tensor]:
         """Nodes, u·IC(ι) ``[B, N]`` and the chance to go on ``[B, N]`` after ``actions [B, N, ...]``."""
-        *carry, weight = nodes
-        goal = None if self.configuration.goal is None else self.configuration.goal.unsqueeze(1)
-        carried, after = self.m.world_model.advance(tuple(carry), actions, goal, self.configuration.feels)
+        *carry, weight, depth = nodes
+        goal = None if self.configuration.goal is None else self.configuration.goal[:, None, None]
+        chance = None
+        if self.chance is not None:
+            there = depth.clamp(max=self.chance.shape[2] - 1).unsqueeze(1).expand(-1, self.chance.shape[1], -1)
+            chance = self.chance.gather(2, there).transpose(1, 2)  # [B, N, M]
+        carried, after = self.m.world_model.advance(
+            tuple(carry), actions.unsqueeze(2), goal, self.configuration.feels, chance
+        )
         assert after.interoception is not None and after.continuation is not None
         cost = self.m.intrinsic_cost(after.interoception, self.configuration.u).sum(-1)
         if self.configuration.habit:
             policy: Policy = self.m.actor(State(carry[0].mean(-2)), self.configuration)
-            cost = cost - self.configuration.habit * policy.log_probability(actions).unsqueeze(-1)
+            done = actions.unsqueeze(2).expand(*cost.shape[:3], *actions.shape[2:])
+            cost = cost - self.configuration.habit * policy.log_probability(done).unsqueeze(-1)
         alive = weight * after.continuation
-        go_on = alive.sum(-1)
-        weight = alive / go_on.clamp(min=torch.finfo(alive.dtype).tiny).unsqueeze(-1)
-        return (*carried, weight), (nodes[-1] * cost).sum(-1), go_on
+        go_on = alive.sum((-2, -1))
+        weight = alive / go_on.clamp(min=torch.finfo(alive.dtype).tiny)[..., None, None]
+        return (*carried, weight, depth + 1), (nodes[-2] * cost).sum((-2, -1)), go_on
 
     def leaf(self, nodes: Nodes) -> Tensor:
         """v·TC(s) of nodes ``[B, N]``."""
         values: Tensor = self.m.critic(State(nodes[0]), self.configuration)
-        return (nodes[-1] * values.sum(-1)).sum(-1)
+        return (nodes[-2] * values.sum(-1)).sum((-2, -1))
 
     def prior(self, nodes: Nodes) -> Tensor:
         """The actor's probabilities ``[B, N, A]`` of discrete actions (components of a MultiDiscrete in a row)."""
-        policy = self.m.actor(State(nodes[0].mean(-2)), self.configuration)
+        policy = self.m.actor(State(nodes[0].mean(-2).flatten(1, 2)), self.configuration)
         assert isinstance(policy, CategoricalPolicy)
-        return policy.probabilities()
+        weight = nodes[-2].sum(-1, keepdim=True)  # [B, N, M, 1]
+        return (weight * policy.probabilities().reshape(*weight.shape[:3], -1)).sum(2)
 
 
 def trajectory_energy(m: Modules, imagined: Trajectory, configuration: Configuration) -> Tensor:

@@ -43,7 +43,8 @@ class OnlineLearning:
 
 
 def one_step_error(world_model: WorldModel, latent: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
-    """D(Enc(x'), Pred(s, a)) ``[N]``: mean squared error of the next latent, mean over members.
+    """D(Enc(x'), Pred(s, a)) ``[N]``: mean squared error of the next latent, mean over members; of the code of the
+    latent variable that explains it best.
 
     Args:
         world_model: Pred.
@@ -51,8 +52,8 @@ def one_step_error(world_model: WorldModel, latent: Tensor, action: Tensor, outc
         action: a ``[N, ...]`` in the environment's units.
         outcome: Enc(x') ``[N, D]``.
     """
-    carry, _ = world_model.step(world_model.begin(latent), world_model.actions(action))
-    return (carry[0] - outcome.unsqueeze(-2)).square().mean((-2, -1))
+    carry, _ = world_model.outcomes(world_model.begin(latent), world_model.actions(action))
+    return (carry[0] - outcome[..., None, None, :]).square().mean((-2, -1)).amin(-1)
 
 
 class OnlineActing:

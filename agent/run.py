@@ -86,11 +86,12 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
             "leave room for candidates that are not the actor's"
         )
-    if thinking.risk and config.world_model.members < 2:
+    if thinking.risk and config.world_model.members < 2 and config.world_model.codes < 2:
         raise ValueError(
-            f"task.thinking.risk is {thinking.risk} and world_model.members 1; risk is the spread of an ensemble, "
-            "give the world model more members"
+            f"task.thinking.risk is {thinking.risk}, world_model.members 1 and world_model.codes 1; risk is the spread "
+            "of an ensemble or of futures, give the world model more members or codes"
         )
+    _check_latent_variable(config)
     _check_bins(config)
     if config.behaviour.remembered and config.task.goals:
         raise ValueError(
@@ -138,6 +139,8 @@ def _check_numbers(config: RunConfig) -> None:
         "task.thinking.iterations": thinking.iterations,
         "task.thinking.hold": thinking.hold,
         "task.thinking.commit": thinking.commit,
+        "task.thinking.futures": thinking.futures,
+        "world_model.codes": config.world_model.codes,
     }
     for name, value in positive.items():
         if value < 1:
@@ -165,6 +168,27 @@ def _check_numbers(config: RunConfig) -> None:
     most = 1 if config.perception.encoder == "mlp" else len(VIEWS)
     if not 1 <= thinking.views <= most:
         raise ValueError(f"task.thinking.views is {thinking.views}, expected 1 to 9 of pictures, 1 of vectors")
+
+
+def _check_latent_variable(config: RunConfig) -> None:
+    """Refuse what is said about a latent variable that is not there, or could not be inferred.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    codes, loss = config.world_model.codes, config.model_loss
+    if config.task.thinking.adversary and codes < 2:
+        raise ValueError(
+            f"task.thinking.adversary is set and world_model.codes is {codes}; an adversary chooses the latent "
+            "variable, give the world model more codes"
+        )
+    if codes > 1 and 0 < loss.targets < loss.steps:
+        raise ValueError(
+            f"model_loss.targets is {loss.targets} and world_model.codes {codes}; a code is told by what came, and so "
+            "every outcome has to be encoded: set model_loss.targets to 0"
+        )
+    if not 0 <= loss.sharpness < math.inf:
+        raise ValueError(f"model_loss.sharpness is {loss.sharpness}, expected a number from 0")
 
 
 def _check_bins(config: RunConfig) -> None:

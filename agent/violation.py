@@ -13,7 +13,6 @@ from gymnasium import spaces
 from torch import Tensor
 
 from ..modules.actions import ActionEncoder
-from ..modules.types import State
 from ..modules.world_model import WorldModel
 from .statistics import auroc
 
@@ -39,6 +38,8 @@ class Violations:
 def transition_energy(world_model: WorldModel, latent: Tensor, action: Tensor, outcome: Tensor) -> Tensor:
     """Mean squared error ``[...]`` of the predicted latent: low is expected, high is surprising.
 
+    With a latent variable, that of the code which explains the outcome best: E(x, y) = min_z E(x, y, z).
+
     Args:
         world_model: Pred.
         latent: ``[..., D]`` before.
@@ -46,7 +47,8 @@ def transition_energy(world_model: WorldModel, latent: Tensor, action: Tensor, o
         outcome: ``[..., D]`` after.
     """
     with torch.no_grad():
-        return (world_model.predict(State(latent), action).latent - outcome).square().mean(-1)
+        carry, _ = world_model.outcomes(world_model.begin(latent), world_model.actions(action))
+        return (carry[0].mean(-2) - outcome.unsqueeze(-2)).square().mean(-1).amin(-1)
 
 
 def other_actions(action: Tensor, encoder: ActionEncoder, generator: torch.Generator) -> Tensor:

@@ -87,6 +87,10 @@ class Changes:
     """Iterations per decision."""
     habit: float | None = None
     """How reluctantly plans leave what Mode-1 would do: weight of −log π(a)."""
+    futures: int | None = None
+    """Draws of the latent variable in which each course is imagined (agents that have one)."""
+    adversary: bool | None = None
+    """True: of these futures the worst counts; False: their mean (agents that have one)."""
     views: int | None = None
     """Shifted views of a picture that are averaged before either mode decides."""
     sample: bool | None = None

@@ -30,7 +30,13 @@ class Thinking:
     commit: int = 1
     """First actions of a plan that are carried out before planning again."""
     risk: float = 0.0
-    """β of mean + β·std of a plan's energy over the members of the world model; needs an ensemble."""
+    """β of mean + β·std of a plan's energy over the members of the world model and over futures; needs an ensemble, or
+    a latent variable (world_model.codes)."""
+    futures: int = 4
+    """Futures in which each candidate is imagined where the world model has a latent variable: draws of it, the same
+    for all candidates. Each costs as many predictor calls as there were without."""
+    adversary: bool = False
+    """Whatever the latent variable stands for is against the agent: of the futures the worst counts, not their mean."""
     habit: float = 0.0
     """Weight of the actor's surprise −log π(a) along an imagined course: how reluctantly a plan leaves what Mode-1
     would do. It helps where costs are imagined less well than the actor has learned."""
@@ -104,6 +110,8 @@ class Configurator:
             proposals=thinking.proposals,
             commit=thinking.commit,
             risk=thinking.risk,
+            futures=thinking.futures,
+            adversary=thinking.adversary,
             habit=thinking.habit,
             views=thinking.views,
             sample=thinking.sample,

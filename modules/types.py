@@ -87,20 +87,41 @@ class Trajectory:
         latent: ``[B, S, T+1, D]``.
         interoception: ι of ``s[1] … s[T]``, ``[B, S, T, I]``.
         continuation: Chance that the episode goes on in ``s[1] … s[T]``, given it went on before, ``[B, S, T]``.
-        members: Of an ensemble, whose mean the above are, each member's own: ``[B, S, E, T+1, D]`` and so on.
+        members: Of an ensemble's E members in M futures, whose mean the above are, each one's own:
+            ``[B, S, M·E, T+1, D]`` and so on, future by future.
+        futures: M, draws of the latent variable z.
     """
 
     latent: Tensor
     interoception: Tensor
     continuation: Tensor
     members: Trajectory | None = None
+    futures: int = 1
+
+    @property
+    def each(self) -> Trajectory:
+        """Every future, in the mean over members: ``[B, S, M, T+1, D]`` and so on."""
+        if self.members is None:
+            return Trajectory(self.latent.unsqueeze(2), self.interoception.unsqueeze(2), self.continuation.unsqueeze(2))
+        latent, iota, going = (
+            by_future(part, self.futures).mean(3)
+            for part in (self.members.latent, self.members.interoception, self.members.continuation)
+        )
+        return Trajectory(latent, iota, going)
 
     @property
     def disagreement(self) -> Tensor:
-        """Variance over members of the latents ``s[1] … s[T]``, mean over D, ``[B, S, T]``; 0 for one predictor."""
+        """Variance over members of the latents ``s[1] … s[T]`` in the same future, mean over futures and D,
+        ``[B, S, T]``; 0 for one predictor."""
         if self.members is None:
             return torch.zeros_like(self.continuation)
-        return self.members.latent[..., 1:, :].var(-3, correction=0).mean(-1)
+        latent = by_future(self.members.latent[..., 1:, :], self.futures)
+        return latent.var(3, correction=0).mean((2, -1))
+
+
+def by_future(values: Tensor, futures: int) -> Tensor:
+    """Members' own values ``[B, S, M·E, ...]`` as those of each future ``[B, S, M, E, ...]``."""
+    return values.reshape(*values.shape[:2], futures, -1, *values.shape[3:])
 
 
 @dataclass(frozen=True)
@@ -119,7 +140,9 @@ class Configuration:
         hold: Steps for which a candidate keeps each action.
         proposals: How many candidates of the first iteration are the actor's own roll-outs.
         commit: First actions of a plan that are carried out before planning again.
-        risk: β of J = mean F + β·std F over the members of an ensemble; above 0 uncertainty is shunned.
+        risk: β of J = mean F + β·std F over futures and the members of an ensemble; above 0 uncertainty is shunned.
+        futures: Draws M of the latent variable z in which each candidate is imagined, the same for all.
+        adversary: Whether z is chosen against the agent: of the futures the worst counts.
         habit: η of the actor's surprise −η·log π(a), which is a cost of each imagined step besides; 0: none.
         views: Shifted views of a picture whose latents are averaged to the state.
         sample: Whether actions are drawn, from the policy or from the distribution of the plan.
@@ -141,6 +164,8 @@ class Configuration:
     proposals: int = 0
     commit: int = 1
     risk: float = 0.0
+    futures: int = 4
+    adversary: bool = False
     habit: float = 0.0
     views: int = 1
     sample: bool = False

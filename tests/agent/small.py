@@ -142,6 +142,10 @@ def make_window(seed: int = 0, batch: int = 6, steps: int = 4) -> Window:
     )
 
 
+def certain(*_: object) -> None:
+    """In the place of `WorldModel.chance`: there is one outcome, and nothing to draw."""
+
+
 def fingerprint(module: torch.nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers."""
     digest = hashlib.sha256()

@@ -8,7 +8,6 @@ import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -117,8 +116,12 @@ class Steps:
     def __init__(self, space: Any, listens: bool = True) -> None:
         self.actions, self.listens = ActionEncoder(space), listens
 
-    def predict(self, state: Any, action: Tensor) -> Any:
-        return SimpleNamespace(latent=state.latent + (action.float().unsqueeze(-1) if self.listens else 0))
+    def begin(self, latent: Tensor) -> tuple[Tensor]:
+        return (latent.unsqueeze(-2),)
+
+    def outcomes(self, carry: tuple[Tensor], encoded: Tensor) -> tuple[tuple[Tensor], None]:
+        (latent,), step = carry, encoded.argmax(-1).float()[..., None, None]
+        return ((latent + (step if self.listens else 0)).unsqueeze(-3),), None
 
 
 def steps(seed: int = 0, windows: int = 60, length: int = 6) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ from forethought.modules.types import DRIVES, SENSORS, State, Trajectory
 from forethought.planners import make_planner
 from torch import Tensor
 
-from .small import SEEK, fingerprints, settings, tiny, wake
+from .small import SEEK, certain, fingerprints, settings, tiny, wake
 
 FORAGER = Spaces((15,), False, False, ForagingVectorEnv(1).single_action_space, SENSORS)
 
@@ -239,7 +239,11 @@ def test_sensors_are_no_part_of_a_loss_that_does_not_want_them() -> None:
 class TrueWorld(torch.nn.Module):
     """Foraging's own rules in the world model's place; the latent is the observation."""
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: Any = ()) -> Trajectory:
+    chance = staticmethod(certain)
+
+    def rollout(
+        self, state: State, actions: Tensor, goal: Tensor | None = None, feel: Any = (), chance: object = None
+    ) -> Trajectory:
         seen = state.latent[:, None, None]  # B, 1, 1, 15
         path = [seen[..., :2].expand(-1, actions.shape[1], -1, -1)]
         for move in actions.unbind(2):

@@ -36,6 +36,8 @@ OTHER: dict[str, Any] = {
     "proposals": 0,
     "commit": 3,
     "risk": 2.0,
+    "futures": 2,
+    "adversary": True,
     "habit": 0.7,
     "sample": True,
     "milliseconds": 1e-6,
@@ -47,6 +49,7 @@ MOVES = {
     "u": "energy", "v": "energy", "goal": "energy", "mode": "calls of acting", "discount": "energy",
     "horizon": "calls", "candidates": "calls", "iterations": "calls", "hold": "changes of mind",
     "proposals": "calls", "commit": "calls of acting", "risk": "energy", "habit": "energy", "milliseconds": "calls",
+    "futures": "calls", "adversary": "energy",
     "sample": "deeds", "gate": "calls of acting", "recalled": "energy", "context": "energy",
 }  # fmt: skip
 """What a field is there to move."""
@@ -65,11 +68,13 @@ class Fixed:
 
 
 def made() -> tuple[Agent, Configuration]:
-    """An ensemble for rewards, whose drive for goals is felt as well; the mode is what the agent is begun in."""
+    """An ensemble with a latent variable for rewards, whose drive for goals is felt as well; the mode is what the agent
+    is begun in."""
     plain = make_agent(members=2, thinking=THINKING)
     perception = replace(plain.config.perception, recall=RECALL)
     told = replace(plain.spaces, shape=(4,), context=2)
-    agent = wake(Agent(replace(plain.config, perception=perception), told))
+    world_model = replace(plain.config.world_model, codes=3)
+    agent = wake(Agent(replace(plain.config, perception=perception, world_model=world_model), told))
     base = agent.modules.configurator("gated")
     u = base.u + drive_weights(ending=0.5, effort=0.1, goal=0.7)
     return agent, replace(base, u=u, goal=torch.zeros(ENVS, 12), recalled=torch.zeros(ENVS, RECALL.values))

@@ -26,7 +26,7 @@ from forethought.modules.memory import Window
 from forethought.modules.types import DRIVES, Configuration, State, Trajectory
 from torch import Tensor
 
-from .small import fingerprint, fingerprints, make_agent, make_window, tiny
+from .small import certain, fingerprint, fingerprints, make_agent, make_window, tiny
 
 # ---- who may change what (design.md's table, G1)
 
@@ -129,7 +129,11 @@ def test_with_a_perfect_critic_the_energy_is_the_same_for_every_horizon() -> Non
         return -(x**2) + ending * (1 - go)
 
     class Chain:
-        def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
+        chance = staticmethod(certain)
+
+        def rollout(
+            self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = (), chance: object = None
+        ) -> Trajectory:
             latents = [state.latent[:, None].expand(-1, actions.shape[1], -1)]
             for _ in range(actions.shape[2]):
                 latents.append(0.8 * latents[-1] + 0.1)
@@ -197,7 +201,9 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
     asked: list[Tensor] = []
 
     class Chain:
-        def rollout(self, state: State, actions: Tensor) -> Trajectory:
+        chance = staticmethod(certain)
+
+        def rollout(self, state: State, actions: Tensor, chance: object = None) -> Trajectory:
             asked.append(actions)
             position = state.latent[:, None]
             latents = [position]

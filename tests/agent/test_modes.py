@@ -22,7 +22,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .small import PREDICTORS, SEEK, fingerprints, settings, wake
+from .small import PREDICTORS, SEEK, certain, fingerprints, settings, wake
 from .small import make_agent as make_small
 
 ENVS = 3
@@ -398,7 +398,7 @@ def test_an_energy_followed_step_by_step_is_the_energy_of_the_whole(
         assert whole.std(1).min() > 1e-4 and 0.1 < alive.min() < alive.max() < 0.7
         prior = energy.prior(nodes)
         assert prior.shape == (ENVS, 5, 3) and torch.allclose(prior.sum(-1), torch.ones(ENVS, 5))
-        assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0].mean(2)), energy.configuration).mode())
+        assert torch.equal(prior.argmax(-1), m.actor(State(nodes[0].mean(3)[:, :, 0]), energy.configuration).mode())
 
 
 def test_nodes_whose_episode_is_over_stay_numbers() -> None:
@@ -442,13 +442,19 @@ def test_energy_of_an_ensemble_is_mean_and_spread_over_its_members(
 
 def test_risk_needs_an_ensemble_and_whole_sequences() -> None:
     _, energy, actions = foresee(False, "mlp", 1, risk=0.5)
-    with pytest.raises(ValueError, match=r"risk is 0.5 and the world model is no ensemble; set world_model.members"):
+    with pytest.raises(
+        ValueError,
+        match=r"risk is 0.5, and the world model is no ensemble and has no latent variable; set "
+        r"world_model.members or world_model.codes",
+    ):
         energy(actions)
     _, energy, _ = foresee(False, "mlp", 3, risk=0.5)
-    with pytest.raises(ValueError, match=r"risk is 0.5, and a spread of energies cannot be followed step by step"):
+    with pytest.raises(
+        ValueError, match=r"risk is 0.5, and a spread or a maximum of energies cannot be followed step by step"
+    ):
         energy.root()
     config = settings(thinking=replace(THINKING, risk=0.5))
-    with pytest.raises(ValueError, match=r"task.thinking.risk is 0.5 and world_model.members 1"):
+    with pytest.raises(ValueError, match=r"task.thinking.risk is 0.5, world_model.members 1 and world_model.codes 1"):
         check_settings(config)
     check_settings(replace(config, world_model=replace(config.world_model, members=2)))
 
@@ -462,7 +468,7 @@ def test_what_members_disagree_about_is_shunned_with_risk_and_taken_without() ->
     iota[0, 0, :, 0, 0], iota[0, 1, :, 0, 0] = -risky, safe
     own = Trajectory(latent, iota, torch.zeros(1, 2, 3, 1))
     foreseen = Trajectory(latent.mean(2), iota.mean(2), torch.zeros(1, 2, 1), own)
-    imagined = SimpleNamespace(rollout=lambda state, actions, goal, feel: foreseen)
+    imagined = SimpleNamespace(rollout=lambda state, actions, goal, feel, chance: foreseen)
     m = replace(agent.modules, world_model=imagined)  # type: ignore[arg-type]
     chosen = []
     for risk in (0.0, 1.0):
@@ -599,14 +605,14 @@ def test_with_all_habit_a_plan_is_what_mode_1_would_do() -> None:
 def test_who_wanders_takes_up_to_so_many_random_steps_and_stops_before_an_ending() -> None:
     """In a world where every step adds one and the episode may end at 5."""
 
-    def rollout(s: State, actions: Tensor) -> Trajectory:
+    def rollout(s: State, actions: Tensor, chance: object) -> Trajectory:
         steps = torch.arange(actions.shape[2] + 1)
         latent = s.latent[:, None, None] + steps[:, None]
         goes_on = torch.where(latent[:, :, 1:, 0] >= 5, 0.4, 0.99)
         return Trajectory(latent, torch.zeros(*goes_on.shape, len(INTEROCEPTION)), goes_on)
 
     agent = make_agent()
-    world: Any = SimpleNamespace(rollout=rollout)
+    world: Any = SimpleNamespace(rollout=rollout, chance=certain)
     modules = replace(agent.modules, world_model=world)
     start = torch.cat([torch.zeros(400), torch.full((400,), 3.0)]).unsqueeze(-1)
     reached = wander(modules, State(start), 3, agent.spaces.action, torch.Generator().manual_seed(0)).latent[:, 0]
@@ -621,11 +627,11 @@ def test_wandering_draws_its_actions_from_the_whole_space() -> None:
     agent, taken = make_agent(), []
     rollout = agent.modules.world_model.rollout
 
-    def spy(s: State, actions: Tensor) -> Trajectory:
+    def spy(s: State, actions: Tensor, chance: object) -> Trajectory:
         taken.append(actions)
         return rollout(s, actions)
 
-    modules = replace(agent.modules, world_model=SimpleNamespace(rollout=spy))  # type: ignore[arg-type]
+    modules = replace(agent.modules, world_model=SimpleNamespace(rollout=spy, chance=certain))  # type: ignore[arg-type]
     wander(modules, State(torch.zeros(100, agent.modules.perception.width)), 4, agent.spaces.action, agent.generator)
     assert taken[0].shape[:3] == (100, 1, 4)
     assert set(taken[0].flatten().tolist()) == set(range(3))

@@ -148,7 +148,9 @@ class Pays:
         right = (action == wanted(latent)).float()
         return interoception(right, 0 * right, 0 * right)
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
+    def rollout(
+        self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = (), chance: object = None
+    ) -> Trajectory:
         latent = state.latent[:, None, None].expand(-1, actions.shape[1], actions.shape[2] + 1, -1)
         felt = self._felt(latent[:, :, 1:], actions)
         return Trajectory(latent, felt, torch.ones_like(felt[..., 0]))
@@ -157,7 +159,12 @@ class Pays:
         return (latent,)
 
     def advance(
-        self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None, feel: object = ()
+        self,
+        carry: tuple[Tensor],
+        action: Tensor,
+        goal: Tensor | None = None,
+        feel: object = (),
+        chance: object = None,
     ) -> tuple[tuple[Tensor], State]:
         felt = self._felt(carry[0], action)
         return carry, State(carry[0].unsqueeze(-2), felt.unsqueeze(-2), torch.ones_like(felt[..., :1]))

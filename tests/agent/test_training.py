@@ -121,7 +121,9 @@ class Permuted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inside, name)
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
+    def rollout(
+        self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = (), chance: object = None
+    ) -> Trajectory:
         order = torch.randperm(actions.shape[1], generator=self.draws)
         return self.inside.rollout(state, actions[:, order], goal)  # type: ignore[no-any-return]
 

@@ -46,7 +46,7 @@ def test_where_all_but_one_agree_the_bound_is_the_worst_case() -> None:
     nothing = torch.zeros(1, 2, 4, 1)
     own = Trajectory(torch.zeros(1, 2, 4, 2, 8), iota, nothing)
     foreseen = Trajectory(own.latent.mean(2), iota.mean(2), nothing.mean(2), own)
-    imagined: Any = SimpleNamespace(rollout=lambda state, actions, goal, feel: foreseen)
+    imagined: Any = SimpleNamespace(rollout=lambda state, actions, goal, feel, chance: foreseen)
     m = replace(agent.modules, world_model=imagined)
     found = {}
     for risk in (0.0, 3**0.5):

@@ -70,6 +70,8 @@ def test_mode_is_passed_on() -> None:
 OTHER_THINKING: dict[str, Any] = {
     "horizon": 5, "candidates": 9, "iterations": 2, "hold": 3, "proposals": 4, "commit": 2,
     "risk": 0.5,
+    "futures": 3,
+    "adversary": True,
     "habit": 0.4,
     "views": 5,
     "sample": True,
@@ -122,7 +124,12 @@ class HandMadeWorld:
 
     calls: int = 0
 
-    def rollout(self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = ()) -> Trajectory:
+    def chance(self, *_: object) -> None:
+        """There is one outcome, and nothing to draw."""
+
+    def rollout(
+        self, state: State, actions: Tensor, goal: Tensor | None = None, feel: object = (), chance: object = None
+    ) -> Trajectory:
         self.calls += actions.numel()
         steps = MOVES[actions].cumsum(-1)[..., None]
         start = state.latent[:, None, None].expand(-1, actions.shape[1], 1, -1)
