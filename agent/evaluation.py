@@ -147,4 +147,5 @@ def _picture(env: VectorEnv, observation: Any) -> list[NDArray[np.uint8]]:
         if pictures is not None:
             return [np.asarray(pictures[0], np.uint8).copy()]
     x = observation["observation"] if isinstance(observation, dict) else observation
-    return [x[0].copy()] if x.ndim == 4 and x.dtype == np.uint8 else []
+    colours = slice(0, x.shape[-1] - getattr(env.unwrapped, "context", 0))  # a context stands behind them
+    return [x[0, ..., colours].copy()] if x.ndim == 4 and x.dtype == np.uint8 else []

@@ -14,7 +14,7 @@ from ..modules.types import SENSORS
 @dataclass(frozen=True)
 class Spaces:
     """What an environment shows, takes and measures: an observation's shape, whether it is pixels, goals, the actions;
-    its sensors; how many numbers at an observation's end are the context."""
+    its sensors; how many numbers at a vector's end, or planes at a picture's, are the context."""
 
     shape: tuple[int, ...]
     pixels: bool
@@ -52,9 +52,10 @@ def read_spaces(
     if not isinstance(action, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
         raise ValueError(f"action space {action} is not supported; use Discrete, MultiDiscrete or Box")
     pixels = observation.dtype == np.uint8 and len(observation.shape) == 3
-    if context and (pixels or goals or not 0 < context < observation.shape[0]):
+    if context and (goals or not 0 < context < observation.shape[-1]):
         raise ValueError(
             f"the environment says that {context} numbers of its observation are a context; it has the shape "
-            f"{observation.shape}{' and goals' if goals else ''}, expected a longer vector and no goals"
+            f"{observation.shape}{' and goals' if goals else ''}, expected a longer vector or a picture of more "
+            "planes, and no goals"
         )
     return Spaces(observation.shape, pixels, goals, action, tuple(sensors), context)

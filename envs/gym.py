@@ -37,9 +37,10 @@ class GymVectorEnv(VectorWrapper[Array, Array, Any, Any, Any]):
     codes of object, colour and state, one-hot); Discrete and MultiDiscrete become one-hot float32; Dict and Tuple are
     concatenated if all parts are vectors, otherwise pick one with `observation_key`. Of a Dict with `observation` and
     `context` the context comes last, and `unwrapped.context` says how many numbers it has: what modulates an agent's
-    perception and world model. Actions: Discrete (counted from 0), MultiDiscrete, or Box with finite bounds. Infos:
-    `success` bool [B] for the episodes that ended in this step, from the environment's `is_success` or `success`, for
-    MiniGrid from a positive last reward, otherwise False; the rest is passed on. Rewards are float32.
+    perception and world model. Behind a picture each of them, from 0 to 1, is one more plane, 0 to 255 all over.
+    Actions: Discrete (counted from 0), MultiDiscrete, or Box with finite bounds. Infos: `success` bool [B] for the
+    episodes that ended in this step, from the environment's `is_success` or `success`, for MiniGrid from a positive
+    last reward, otherwise False; the rest is passed on. Rewards are float32.
 
     Args:
         id: A registered environment id, such as "CartPole-v1".
@@ -180,13 +181,17 @@ def _context_width(space: spaces.Space[Any]) -> int:
     """How many numbers the context of a Dict of `observation` and `context` has; 0 where there is none.
 
     Raises:
-        ValueError: A context, or an observation beside it, that is no vector.
+        ValueError: A context that is no vector, or beside a picture not of numbers from 0 to 1; or an observation
+            beside it that is neither.
     """
     if not isinstance(space, spaces.Dict) or set(space.spaces) != {"observation", "context"}:
         return 0
-    if not (_is_vector(space["observation"]) and _is_vector(space["context"])):
-        raise ValueError(f"the observation space {space} has a context; expected vectors in both of its parts")
-    return spaces.flatdim(space["context"])
+    seen, told = space["observation"], space["context"]
+    if not (_is_vector(told) and (_is_vector(seen) or _is_pixels(seen))):
+        raise ValueError(f"the observation space {space} has a context; expected a vector beside a vector or a picture")
+    if _is_pixels(seen) and isinstance(told, spaces.Box) and not ((told.low >= 0) & (told.high <= 1)).all():
+        raise ValueError(f"the observation space {space} has a context beside pictures; expected numbers from 0 to 1")
+    return spaces.flatdim(told)
 
 
 def check_actions(actions: npt.ArrayLike, space: spaces.Space[Any]) -> Array:
@@ -280,11 +285,26 @@ def _observation_converter(space: spaces.Space[Any], key: str | None, is_grid: b
 def _with_context(
     observation: spaces.Space[Any], context: spaces.Space[Any], is_grid: bool
 ) -> tuple[spaces.Box, Converter]:
-    """Vectors of the observation with the context behind."""
+    """Vectors of the observation with the context behind, or pictures with a plane for each of its numbers."""
+    if _is_pixels(observation):
+        return _with_planes(observation, context)
     (seen, see), (told, tell) = _vector(observation, is_grid), _vector(context, False)
     low, high = np.concatenate([seen.low, told.low]), np.concatenate([seen.high, told.high])
     box = spaces.Box(low, high, dtype=np.float32)
     return box, lambda both: np.concatenate([see(both["observation"]), tell(both["context"])])
+
+
+def _with_planes(observation: spaces.Space[Any], context: spaces.Space[Any]) -> tuple[spaces.Box, Converter]:
+    """Pictures with the context behind their colours: each number is one more plane, equally bright all over."""
+    (seen, see), (told, tell) = _pixels(observation), _vector(context, False)
+    height, width, colours = seen.shape
+    box = spaces.Box(0, 255, (height, width, colours + told.shape[0]), np.uint8)
+
+    def convert(both: Any) -> Array:
+        planes = np.rint(255 * tell(both["context"])).astype(np.uint8)
+        return np.concatenate([see(both["observation"]), np.broadcast_to(planes, (height, width, len(planes)))], -1)
+
+    return box, convert
 
 
 def _pixels(space: spaces.Space[Any]) -> tuple[spaces.Box, Converter]:

@@ -48,8 +48,10 @@ class Perception(nn.Module):
     The latent leaves through a BatchNorm without learned scale: the anti-collapse terms then start from the right
     scale, and distances between latents mean the same in every dimension (of a map: in every channel).
 
-    A context c, the last numbers of a vector observation, modulates it: it scales and shifts the trunk's features
-    (FiLM, 1709.07871), which starts as no change, and goes on beside the latent as a token for all who read the state.
+    A context c modulates it: it scales and shifts the trunk's features (FiLM, 1709.07871), which starts as no change,
+    and goes on beside the latent as a token for all who read the state. It is the last numbers of a vector observation,
+    or the last planes of a picture, behind its colours, each as bright everywhere as its number says: 0 to 255 for 0
+    to 1.
 
     Attributes:
         grid: Height and width of the map that a latent is, channels first; None where it is a vector.
@@ -59,11 +61,11 @@ class Perception(nn.Module):
     Args:
         config: Settings.
         shape: Shape of one observation: ``(H, W, C)`` uint8 pixels or ``(F,)`` floats.
-        context: Numbers at the end of a vector observation that are the context; 0: there is none.
+        context: Numbers at the end of a vector observation, or planes at that of a picture, that are the context; 0:
+            there is none.
 
     Raises:
-        ValueError: The encoder does not fit the observation's shape, or recall is wanted beside a map, or a context
-            beside pixels.
+        ValueError: The encoder does not fit the observation's shape, or recall or a context is wanted beside a map.
     """
 
     mean: Tensor
@@ -86,11 +88,14 @@ class Perception(nn.Module):
             )
             raise ValueError(f"encoder {config.encoder!r} got observations of shape {shape}; encoders that fit: {fit}")
         self.pixels, self.context = pixels, context
-        if context and (pixels or not 0 < context < shape[0]):
+        if context and not 0 < context < shape[-1]:
             raise ValueError(
-                f"a context of {context} numbers in observations of shape {shape}; it needs vector observations of more"
+                f"a context of {context} numbers in observations of shape {shape}; expected longer vectors or "
+                "pictures of more planes"
             )
-        self.trunk, features = _trunk(config, shape if pixels else (shape[0] - context,))
+        if context and config.latents == "map":
+            raise ValueError("a context has no place on a map; set perception.latents to vector")
+        self.trunk, features = _trunk(config, (*shape[:-1], shape[-1] - context))
         self.modulation = silent(context, 2 * features[0]) if context else None
         self.grid = self._grid(features) if config.latents == "map" else None
         self.project: nn.Linear | nn.Conv2d
@@ -138,20 +143,28 @@ class Perception(nn.Module):
             raise ValueError(f"percept has trailing shape {given}, expected (history, *observation) = {expected}")
         lead = observation.shape[: -len(expected)]
         flat = observation.reshape(-1, *expected)
+        width = self.shape[-1] - self.context
         if self.pixels:
-            inputs = _stacked(flat).mul_(1 / 255).sub_(0.5)
+            inputs = _stacked(flat[..., :width]).mul_(1 / 255).sub_(0.5)
         else:
             normal = (flat.float() - self.mean) / self.scale
-            inputs = normal[..., : self.shape[0] - self.context].flatten(1)
+            inputs = normal[..., :width].flatten(1)
         features = self.trunk(inputs)
         if self.modulation is not None:
-            context = flat[:, -1, -self.context :].float()
-            scale, shift = self.modulation(context).chunk(2, dim=-1)
+            context = self.told(flat[:, -1])
+            modulation: Tensor = self.modulation(context)
+            scale, shift = modulation.reshape(*modulation.shape, *[1] * (features.dim() - 2)).chunk(2, dim=1)
             features = features * (1 + scale) + shift
         latent: Tensor = self.normalise(self.project(features.flatten(1) if self.grid is None else features)).flatten(1)
         if self.modulation is not None:
             latent = torch.cat([latent, context], dim=-1)
         return latent.reshape(*lead, latent.shape[-1])
+
+    def told(self, observation: Tensor) -> Tensor:
+        """The context ``[N, C]`` of single observations ``[N, *shape]``."""
+        if self.pixels:
+            return observation[:, 0, 0, -self.context :] / 255
+        return observation[:, -self.context :].float()
 
     def encode(self, observation: Tensor, configuration: Configuration | None = None) -> State:
         """The state that a percept shows (paper p. 7), as the configuration modulates it.
@@ -161,7 +174,7 @@ class Perception(nn.Module):
         """
         if self.context and configuration is not None and configuration.context is not None:
             observation = observation.clone()
-            observation[..., -self.context :] = configuration.context
+            observation[..., -self.context :] = configuration.context * (255 if self.pixels else 1)
         latent = self._seen(observation, 1 if configuration is None else configuration.views)
         if self.recall is None:
             return State(latent)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from forethought.modules.world_model import PredictorName
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .small import PREDICTORS, make_agent, settings, tiny, wake
+from .small import PREDICTORS, Seek, make_agent, settings, tiny, wake
 
 TOLD = Spaces((4,), False, False, spaces.Discrete(3), context=2)
 WIRINGS = 3
@@ -94,6 +95,50 @@ def test_the_configuration_has_the_last_word() -> None:
         Agent(replace(agent.config, task=replace(agent.config.task, context=(0.0, 1.0, 0.0))), TOLD)
 
 
+@pytest.mark.parametrize("encoder", ["cnn", "pool", "impala"])
+def test_planes_behind_a_picture_are_a_context(encoder: Any) -> None:
+    """They modulate the features and stand behind the latent, are no colours, and the configuration replaces them."""
+    torch.manual_seed(0)
+    perception = Perception(PerceptionConfig(encoder, latent=6, width=8, history=2), (32, 32, 5), 2).eval()
+    assert perception.modulation is not None and perception.width == 8
+    percept = torch.randint(256, (4, 2, 32, 32, 5), dtype=torch.uint8)
+    percept[..., 3:] = torch.tensor([51, 255], dtype=torch.uint8)
+    other = percept.clone()
+    other[..., 3:] = torch.tensor([255, 0], dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(perception(percept)[:, :6], perception(other)[:, :6])  # no change at first
+        torch.nn.init.normal_(perception.modulation.weight)
+        latent, moved = perception(percept), perception(other)
+        assert (
+            torch.allclose(latent[:, 6:], torch.tensor([0.2, 1.0]).expand(4, 2))
+            and moved[:, 6:].tolist() == [[1, 0]] * 4
+        )
+        assert (latent - moved)[:, :6].abs().max() > 0.01
+        configuration = make_agent().modules.configurator("mode-1")
+        told = perception.encode(percept, replace(configuration, context=torch.tensor([1.0, 0.0]), views=3))
+        assert torch.equal(told.latent, perception.encode(other, replace(configuration, views=3)).latent)
+    assert (percept[..., 3] == 51).all()  # the percept itself is left alone
+
+
+class Bars(Seek):
+    """`Seek` seen as a picture: a bright bar at the point and a dim one at the target."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space = spaces.Box(0, 255, (32, 32, 1), np.uint8)
+
+    def _observe(self) -> NDArray[Any]:
+        picture = np.zeros((32, 32, 1), np.uint8)
+        for place, rows, light in ((self.target, slice(16, 32), 128), (self.position, slice(0, 16), 255)):
+            column = int(np.clip(round(16 + 8 * place), 1, 30))
+            picture[rows, column - 1 : column + 2] = light
+        return picture
+
+
+if "ForethoughtBars-v0" not in gymnasium.registry:
+    gymnasium.register("ForethoughtBars-v0", entry_point=Bars)
+
+
 def test_a_told_agent_is_saved_and_knows_its_world(tmp_path: Path) -> None:
     agent = told_agent()
     save_agent(agent, tmp_path)
@@ -111,7 +156,7 @@ def test_a_told_agent_is_saved_and_knows_its_world(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("observation", "context"),
     [
-        (spaces.Box(0, 255, (64, 64, 3), np.uint8), 2),
+        (spaces.Box(0, 255, (64, 64, 2), np.uint8), 2),
         (spaces.Box(-1.0, 1.0, (2,)), 2),
         (spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (4,)), "desired_goal": spaces.Box(-1.0, 1.0, (4,))}), 2),
     ],
@@ -119,8 +164,10 @@ def test_a_told_agent_is_saved_and_knows_its_world(tmp_path: Path) -> None:
 def test_contexts_that_cannot_be_are_refused(observation: spaces.Space[Any], context: int) -> None:
     with pytest.raises(ValueError, match="2 numbers of its observation are a context; it has"):
         read_spaces(observation, spaces.Discrete(3), (), context)
-    with pytest.raises(ValueError, match="it needs vector observations of more"):
+    with pytest.raises(ValueError, match="expected longer vectors or pictures of more planes"):
         Perception(PerceptionConfig("mlp"), (2,), 2)
+    with pytest.raises(ValueError, match="a context has no place on a map"):
+        Perception(PerceptionConfig("cnn", latent=64, latents="map"), (32, 32, 3), 2)
 
 
 def test_a_run_with_a_context_goes_through_every_phase() -> None:
@@ -138,7 +185,8 @@ class Misled:
         self.acting, self.lie = agent.begin(count, mode), lie
 
     def act(self, observation: NDArray[Any], first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
-        told = np.concatenate([observation[:, :-WIRINGS], self.lie(observation[:, -WIRINGS:])], axis=1)
+        seen, context = observation[..., :-WIRINGS], observation[..., -WIRINGS:]
+        told = np.concatenate([seen, self.lie(context)], axis=-1)
         return self.acting.act(told, first, active)
 
 
@@ -149,8 +197,18 @@ def mean_return(agent: Agent, mode: Mode, lie: Callable[[NDArray[Any]], NDArray[
     return mean
 
 
+def serves(agent: Agent) -> None:
+    """Told it does well in both modes; told a wrong wiring, or nothing, it does not."""
+    for mode in ("mode-1", "mode-2"):
+        right = mean_return(agent, mode, lambda context: context)
+        wrong = mean_return(agent, mode, lambda context: np.roll(context, 1, axis=-1))
+        nothing = mean_return(agent, mode, np.zeros_like)
+        assert right > 9.0, (mode, right)  # the best is 10.1
+        assert max(wrong, nothing) < right - 4, (mode, right, wrong, nothing)
+
+
 def test_one_agent_serves_contradicting_tasks_where_it_is_told_which() -> None:
-    """Three wirings of three actions: told it does well in both modes; told a wrong one, or nothing, it does not."""
+    """Three wirings of three actions."""
     config = settings()
     agent, env = prepare(
         replace(
@@ -162,9 +220,22 @@ def test_one_agent_serves_contradicting_tasks_where_it_is_told_which() -> None:
     )
     Trainer(agent, env, lambda *_: None).run()
     env.close()
-    for mode in ("mode-1", "mode-2"):
-        right = mean_return(agent, mode, lambda context: context)
-        wrong = mean_return(agent, mode, lambda context: np.roll(context, 1, axis=1))
-        nothing = mean_return(agent, mode, np.zeros_like)
-        assert right > 9.0  # the best is 10.1
-        assert max(wrong, nothing) < right - 4
+    serves(agent)
+
+
+def test_one_agent_serves_contradicting_tasks_in_pictures() -> None:
+    """The same, seen: a point and a target are bars, and planes tell which wiring it is."""
+    config = settings(id="ForethoughtBars-v0")
+    agent, env = prepare(
+        replace(
+            config,
+            env=replace(config.env, wirings=WIRINGS),
+            perception=PerceptionConfig("cnn", latent=8, width=8, stride=4),
+            world_model=replace(config.world_model, hidden=96),
+            schedule=replace(config.schedule, prefill=2_400, prefill_updates=600),
+        )
+    )
+    Trainer(agent, env, lambda *_: None).run()
+    env.close()
+    assert agent.spaces.context == WIRINGS and agent.spaces.shape == (32, 32, 1 + WIRINGS)
+    serves(agent)

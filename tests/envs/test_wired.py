@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -96,16 +97,57 @@ def test_the_context_stands_behind_the_observation() -> None:
         make_env("TwoRoom", wirings=2)
 
 
-def test_a_context_beside_pictures_is_refused() -> None:
-    class Pictures(gymnasium.Env[Any, Any]):
-        action_space = spaces.Discrete(2)
-        observation_space = spaces.Dict(
-            {"observation": spaces.Box(0, 255, (64, 64, 3), np.uint8), "context": spaces.Box(0.0, 1.0, (2,))}
-        )
+class Pictures(gymnasium.Env[Any, Any]):
+    """A grey picture, a little brighter after each step, beside a context."""
 
-    gymnasium.register("ForethoughtPictures-v0", entry_point=Pictures)
-    try:
-        with pytest.raises(ValueError, match="expected vectors in both of its parts"):
-            make_env("ForethoughtPictures-v0")
-    finally:
-        del gymnasium.registry["ForethoughtPictures-v0"]
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(
+        {"observation": spaces.Box(0, 255, (40, 32), np.uint8), "context": spaces.Box(0.0, 1.0, (2,))}
+    )
+
+    def _seen(self) -> dict[str, Any]:
+        picture = np.full((40, 32), self.steps, np.uint8)
+        picture[3, 5] = 77
+        return {"observation": picture, "context": np.array([0.2, 1.0], np.float32)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 1
+        return self._seen(), {}
+
+    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self._seen(), 0.0, False, False, {}
+
+
+@pytest.fixture
+def pictures() -> Iterator[type[Pictures]]:
+    kind = type("Kind", (Pictures,), {})
+    gymnasium.register("ForethoughtPictures-v0", entry_point=kind, disable_env_checker=True)
+    yield kind
+    del gymnasium.registry["ForethoughtPictures-v0"]
+
+
+def test_behind_a_picture_the_context_is_planes(pictures: type[Pictures]) -> None:
+    env = make_env("ForethoughtPictures-v0", 2)
+    seen, _ = env.reset(seed=0)
+    assert env.unwrapped.context == 2 and env.single_observation_space.shape == (40, 32, 3)
+    for steps in (1, 2):
+        assert env.single_observation_space.contains(seen[0]) and seen.dtype == np.uint8
+        assert (seen[..., 0] == steps).sum() == 2 * (40 * 32 - 1) and (seen[:, 3, 5, 0] == 77).all()
+        assert (seen[..., 1] == 51).all() and (seen[..., 2] == 255).all()
+        seen = env.step(np.array([0, 1]))[0]
+
+
+@pytest.mark.parametrize(("observation", "context", "said"), [
+    (spaces.Box(0, 255, (64, 64, 3), np.uint8), spaces.Box(-1.0, 1.0, (2,)), "expected numbers from 0 to 1"),
+    (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(0, 255, (64, 64, 3), np.uint8)}),
+     spaces.Box(0.0, 1.0, (2,)), "expected a vector beside a vector or a picture"),
+    (spaces.Box(0.0, 1.0, (2,)), spaces.Box(0, 255, (64, 64, 3), np.uint8), "expected a vector beside"),
+])  # fmt: skip
+def test_a_context_that_cannot_be_is_refused(
+    pictures: type[Pictures], observation: spaces.Space[Any], context: spaces.Space[Any], said: str
+) -> None:
+    pictures.observation_space = spaces.Dict({"observation": observation, "context": context})
+    with pytest.raises(ValueError, match=said):
+        make_env("ForethoughtPictures-v0")
