@@ -121,7 +121,7 @@ class Trajectory:
 
 def by_future(values: Tensor, futures: int) -> Tensor:
     """Members' own values ``[B, S, M·E, ...]`` as those of each future ``[B, S, M, E, ...]``."""
-    return values.reshape(*values.shape[:2], futures, -1, *values.shape[3:])
+    return values.reshape(*values.shape[:2], futures, values.shape[2] // futures, *values.shape[3:])
 
 
 @dataclass(frozen=True)
