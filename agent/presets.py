@@ -19,7 +19,7 @@ def preset(id: str) -> RunConfig:
         return dreams(id)
     kinds = {
         "procgen": procgen, "TwoRoom": rooms, "DotWall": rooms, "Recall": recall, "MiniGrid-Memory": minigrid_memory,
-        "Foraging": foraging,
+        "Foraging": foraging, "forethought/Look": look,
     }  # fmt: skip
     for part, fitting in kinds.items():
         if part in id:
@@ -193,6 +193,24 @@ def recall(id: str) -> RunConfig:
         ),
         behaviour=BehaviourLoss(batch=32, steps=4, learning_rate=3e-3),
         schedule=Schedule(prefill=2_400, prefill_updates=800, reanalyse=32, final_behaviour_updates=100),
+        threads=1,
+    )
+
+
+def look(id: str) -> RunConfig:
+    """Two doors and a look: a world model that foresees several outcomes; what one may tell, the critic knows."""
+    return RunConfig(
+        env=EnvConfig(id, num_envs=8),
+        task=Task(discount=0.9, thinking=Thinking(horizon=1, candidates=16, iterations=1, futures=8)),
+        perception=PerceptionConfig("mlp", latent=8, width=8),
+        world_model=WorldModelConfig(hidden=48, codes=4),
+        critic=CriticConfig(hidden=32),
+        actor=ActorConfig(hidden=32),
+        model_loss=WorldModelLoss(steps=3, batch=48, regulariser_weight=0.01, directions=16, learning_rate=3e-3),
+        behaviour=BehaviourLoss(
+            batch=32, steps=6, learning_rate=3e-3, imitation=0.0, improvement=1.0, imagination=3, real=0.5
+        ),
+        schedule=Schedule(prefill=1_200, prefill_updates=300, final_behaviour_updates=300),
         threads=1,
     )
 

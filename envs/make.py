@@ -17,7 +17,7 @@ from .single import SingleEnv
 _NAMESPACE = "forethought"
 _GENIE = "genie:"
 _SPRITE = "Sprite"
-_RECALL = f"{_NAMESPACE}/Recall-v0"
+_RECALL, _LOOK = f"{_NAMESPACE}/Recall-v0", f"{_NAMESPACE}/Look-v0"
 _ROOMS = {
     "TwoRoom": "Two rooms joined by a door; walk to the goal.",
     "DotWall": "A dot and a wall with an opening; reach the goal picture.",
@@ -60,9 +60,9 @@ def make_env(
 
     Args:
         id: "procgen:coinrun" or "forethought/procgen-coinrun-v0"; "TwoRoom", "DotWall", "Foraging" or "Sprite" (also
-            "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory; "genie:FOLDER", a world learned
-            from video ("forethought/Genie-v0": the one that comes along); or any registered Gymnasium id.
-            `list_envs` lists them.
+            "forethought/TwoRoom-v0"); "forethought/Recall-v0", a test of memory, and "forethought/Look-v0", of
+            foresight; "genie:FOLDER", a world learned from video ("forethought/Genie-v0": the one that comes along); or
+            any registered Gymnasium id. `list_envs` lists them.
         num_envs: Number of environments B.
         seed: Seed of the first episodes, until `reset` is given another.
         split: "train", or "test" for Procgen's held-out levels.
@@ -152,7 +152,14 @@ def list_envs() -> dict[str, str]:
     """Ids of this package's own environments, each with a line that describes it; any Gymnasium id works besides."""
     modes = {game: ", ".join(mode for mode, games in MODES.items() if game in games) for game in GAMES}
     procgen = {f"procgen:{game}": f"Procgen's {game}; modes {modes[game]}." for game in GAMES}
-    return procgen | dict(_OWN) | {_RECALL: "Which symbol was on which side? Only a memory can tell."}
+    return (
+        procgen
+        | dict(_OWN)
+        | {
+            _RECALL: "Which symbol was on which side? Only a memory can tell.",
+            _LOOK: "Two doors and a prize: who foresees that a look may tell, looks first.",
+        }
+    )
 
 
 def register() -> None:
@@ -166,8 +173,9 @@ def register() -> None:
                 vector_entry_point=f"{__name__}:make_vector",
                 kwargs={"env": env},
             )
-    if _RECALL not in gymnasium.registry:
-        gymnasium.register(_RECALL, entry_point=f"{__name__.removesuffix('make')}recall:RecallEnv")
+    for id, entry in ((_RECALL, "recall:RecallEnv"), (_LOOK, "look:LookEnv")):
+        if id not in gymnasium.registry:
+            gymnasium.register(id, entry_point=__name__.removesuffix("make") + entry)
     if f"{_NAMESPACE}/Genie-v0" not in gymnasium.registry:
         home = __name__.removesuffix("make") + "genie"
         gymnasium.register(

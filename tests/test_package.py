@@ -26,7 +26,7 @@ def python(code: str, folder: Path) -> str:
 
 def test_import_registers_every_environment() -> None:
     ids = [id for id in gymnasium.registry if id.startswith("forethought/")]
-    assert len(ids) == 22
+    assert len(ids) == 23
     assert {
         "forethought/procgen-coinrun-v0",
         "forethought/TwoRoom-v0",
@@ -34,6 +34,7 @@ def test_import_registers_every_environment() -> None:
         "forethought/Sprite-v0",
         "forethought/Foraging-v0",
         "forethought/Recall-v0",
+        "forethought/Look-v0",
         "forethought/Genie-v0",
     } <= set(ids)
 

@@ -15,16 +15,19 @@ from forethought.agent.budgets import with_budget
 from forethought.agent.checkpoint import load_agent, save_agent
 from forethought.agent.config import RunConfig, WorldModelLoss
 from forethought.agent.criterion import world_model_loss
+from forethought.agent.evaluation import evaluate
 from forethought.agent.inference import explain
 from forethought.agent.modes import Energy, imagine, judge, think
 from forethought.agent.online import one_step_error
-from forethought.agent.run import check_settings
+from forethought.agent.presets import preset
+from forethought.agent.run import build_env, check_settings, prepare
 from forethought.agent.spaces import Spaces
 from forethought.agent.statistics import auroc
+from forethought.agent.training import Trainer
 from forethought.agent.violation import transition_energy
 from forethought.modules.configurator import Thinking
 from forethought.modules.memory import Window
-from forethought.modules.types import State
+from forethought.modules.types import Mode, State
 from forethought.modules.world_model import PredictorName, WorldModel
 from gymnasium import spaces
 from torch import Tensor
@@ -33,6 +36,7 @@ from .small import PREDICTORS, make_agent, make_window, settings, wake
 
 WIDTH, STEPS, RARE, SURE = 8, 3, 0.2, 0.3
 GAMBLE = Spaces((WIDTH,), False, False, spaces.Discrete(2))
+MODES: tuple[Mode, ...] = ("mode-1", "mode-2")
 THINKING = Thinking(horizon=1, candidates=16, iterations=1, futures=64)
 
 
@@ -345,3 +349,22 @@ def test_a_code_needs_every_outcome() -> None:
     loss = WorldModelLoss(targets=2, regulariser="none")
     with pytest.raises(ValueError, match=r"model_loss.targets is 2 of 4 steps and world_model.codes 3"):
         world_model_loss(agent.modules.perception, agent.modules.world_model, make_window(), loss, 1.0, draws())
+
+
+def test_who_foresees_that_a_look_may_tell_looks_first() -> None:
+    """In `Look` the mean of what a look may show is what is seen without one: with one outcome there is no use in it.
+
+    Opening a door at once is worth 0, looking first 0.8; both modes, one training each.
+    """
+    found = {}
+    for codes in (1, 4):
+        config = replace(preset("forethought/Look-v0"), device="cpu")
+        agent, env = prepare(replace(config, world_model=replace(config.world_model, codes=codes)))
+        Trainer(agent, env, lambda *_: None).run()
+        env.close()
+        for mode in MODES:
+            held_out = build_env(agent.config.env, 100, seed=500, held_out=True)
+            found[codes, mode] = evaluate(mode, held_out, agent.begin(100, mode), seed=500).returns.mean()
+            held_out.close()
+    assert min(found[4, mode] for mode in MODES) > 0.7, found
+    assert max(found[1, mode] for mode in MODES) < 0.4, found

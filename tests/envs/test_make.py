@@ -214,11 +214,17 @@ def test_registration_is_idempotent_and_serves_gymnasium() -> None:
 def test_every_listed_environment_can_be_made_and_is_seeded(id: str) -> None:
     first, twin, other = (make_env(id, 2, seed=seed) for seed in (4, 4, 5))
     assert first.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and first.num_envs == 2
-    flat = [np.concatenate([np.ravel(part) for part in _parts(env.reset()[0])]) for env in (first, twin, other)]
+    flat = [_beginning(env) for env in (first, twin, other)]
     assert np.array_equal(flat[0], flat[1]) and not np.array_equal(flat[0], flat[2])
     assert has_levels(id) == ("procgen" in id)
     for env in (first, twin, other):
         env.close()
+
+
+def _beginning(env: Any) -> Any:
+    """What is seen at first and after a step, as one vector."""
+    seen = [env.reset()[0], env.step(np.zeros(env.action_space.shape, env.action_space.dtype))[0]]
+    return np.concatenate([np.ravel(part) for observation in seen for part in _parts(observation)])
 
 
 def _parts(observation: Any) -> list[Any]:
