@@ -198,7 +198,10 @@ def recall(id: str) -> RunConfig:
 
 
 def look(id: str) -> RunConfig:
-    """Two doors and a look: a world model that foresees several outcomes; what one may tell, the critic knows."""
+    """Two doors and a look: a world model that foresees several outcomes; what one may tell, the critic knows.
+
+    The target of the prediction stands still, or perception erases what cannot be foreseen: which door it is.
+    """
     return RunConfig(
         env=EnvConfig(id, num_envs=8),
         task=Task(discount=0.9, thinking=Thinking(horizon=1, candidates=16, iterations=1, futures=8)),
@@ -206,7 +209,9 @@ def look(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=48, codes=4),
         critic=CriticConfig(hidden=32),
         actor=ActorConfig(hidden=32),
-        model_loss=WorldModelLoss(steps=3, batch=48, regulariser_weight=0.01, directions=16, learning_rate=3e-3),
+        model_loss=WorldModelLoss(
+            steps=3, batch=48, detach_target=True, regulariser_weight=0.01, directions=16, learning_rate=3e-3
+        ),
         behaviour=BehaviourLoss(
             batch=32, steps=6, learning_rate=3e-3, imitation=0.0, improvement=1.0, imagination=3, real=0.5
         ),
