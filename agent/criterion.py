@@ -106,7 +106,7 @@ def world_model_loss(
     steps, latent, target = _encoded(perception, window, config, generator, target_perception)
     reached = [step - 1 for step in steps[1:]]  # transitions whose outcome was encoded
     known = window.known[:, reached]
-    came = _unrolled(world_model, steps, latent, target, window, config, generator)
+    came = _unrolled(world_model, steps, latent, target, window, config, generator, prediction_weight > 0)
     predicted = came.latent[:, :, steps[1:]]
     parts = {"prediction": (prediction_weight, masked_mean(came.error, known))}
     if came.z is not None:
@@ -141,6 +141,7 @@ def _unrolled(
     window: Window,
     config: WorldModelLoss,
     generator: torch.Generator,
+    predicts: bool,
 ) -> Explained:
     """The roll-out from the first of latents ``[B, n+1, D]``, and its errors ``[B, n]`` at the targets ``[B, n, D]``.
 
@@ -153,7 +154,7 @@ def _unrolled(
                 f"model_loss.targets is {config.targets} of {window.action.shape[1]} steps and world_model.codes "
                 f"{world_model.config.codes}: a code is told by what came; set model_loss.targets to 0 (all)"
             )
-        return explain(world_model, latent[:, 0], target, window, config, generator)
+        return explain(world_model, latent[:, 0], target, window, config, generator, predicts)
     imagined, features = world_model.unroll(latent[:, 0], world_model.actions(window.action))
     error = (imagined[:, :, steps[1:]] - target.unsqueeze(1)).square().mean(-1).mean(1)
     return Explained(imagined, features, error, None, torch.zeros_like(error))

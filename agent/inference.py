@@ -20,6 +20,8 @@ from .config import WorldModelLoss
 
 _SHARED = 0.05
 """Of each transition, what all codes learn alike: one that explains nothing yet is drawn to where it may."""
+_DOUBT = 0.1
+"""Share of the prior that is spread over all codes alike while they are told apart: none is given up for good."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def explain(
     window: Window,
     config: WorldModelLoss,
     generator: torch.Generator,
+    predicts: bool = True,
 ) -> Explained:
     """Follow a window's actions from its first latent on, in each step along a code that explains what came.
 
@@ -58,6 +61,7 @@ def explain(
         window: Actions, rewards, endings, and what of it is known.
         config: How sharply codes are told apart, and the weights of reward and ending.
         generator: Draws codes.
+        predicts: Whether the prediction learns yet; codes are all alike until it does.
     """
     encoded = world_model.actions(window.action)
     carry = world_model.begin(latent)
@@ -67,7 +71,10 @@ def explain(
         error = (after[0] - target[:, t, None, None]).square().mean((-2, -1))  # [B, K]
         prior = world_model.log_prior(_still(carry), encoded[:, t])
         with torch.no_grad():
-            share = (prior - _badness(world_model, error, found, window, t, config)).softmax(-1)
+            share = torch.full_like(prior, 1 / prior.shape[1])
+            if predicts:
+                doubted = ((1 - _DOUBT) * prior.exp() + _DOUBT * share).log()
+                share = (doubted - _badness(world_model, error, found, window, t, config)).softmax(-1)
             chosen = torch.multinomial(share, 1, generator=generator)[:, 0]
         mixed = (1 - _SHARED) * share + _SHARED / share.shape[1]
         rows = torch.arange(len(chosen), device=chosen.device)

@@ -68,8 +68,11 @@ def told(config: RunConfig, codes: int, **loss: Any) -> RunConfig:
     return replace(config, world_model=replace(config.world_model, codes=codes), model_loss=changed)
 
 
-def gambler(codes: int, chance: float = 0.5, members: int = 1, shuffled: bool = False, updates: int = 250) -> Agent:
-    """An agent whose world model has learned the fork; shuffled: what came is another window's."""
+def gambler(
+    codes: int, chance: float = 0.5, members: int = 1, shuffled: bool = False, updates: int = 250, delay: int = 0
+) -> Agent:
+    """An agent whose world model has learned the fork; shuffled: what came is another window's; delay: updates in which
+    the latent is not predicted yet."""
     config = told(settings(thinking=THINKING), codes)
     config = replace(
         config, world_model=replace(config.world_model, members=members), task=replace(config.task, discount=1.0)
@@ -85,7 +88,8 @@ def gambler(codes: int, chance: float = 0.5, members: int = 1, shuffled: bool = 
             assert window.latent is not None
             elsewhere = torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1)
             window = replace(window, latent=elsewhere, reward=window.reward.roll(1, 0))
-        loss, _ = world_model_loss(m.perception, m.world_model, window, agent.config.model_loss, 1.0, generator)
+        weight = float(update >= delay)
+        loss, _ = world_model_loss(m.perception, m.world_model, window, agent.config.model_loss, weight, generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -174,6 +178,17 @@ def test_a_roll_out_along_codes_is_told_by_each_outcome(even: Agent) -> None:
     risky = window.action == 0
     code = came.z.argmax(-1)
     assert len(code[risky & up].unique()) == 1 and len(code[risky & ~up].unique()) == 1
+
+
+def test_codes_are_alike_until_there_is_something_to_predict() -> None:
+    """A delay gives none of them up: afterwards they stand for the outcomes as ever."""
+    state, action, outcome, _ = first_steps(0.5)
+    m = gambler(2, updates=60, delay=60).modules
+    with torch.no_grad():
+        prior = m.world_model.log_prior(m.world_model.begin(state), m.world_model.actions(action)).exp()
+    assert (prior - 0.5).abs().max() < 0.05
+    own = errors(gambler(2, updates=300, delay=60).modules.world_model, state, action, outcome)[action == 0]
+    assert own.amin(-1).mean() < 0.02 and 0.4 < own.argmin(-1).float().mean() < 0.6
 
 
 def test_learning_while_acting_holds_the_nearest_outcome_against_it(even: Agent) -> None:
