@@ -117,6 +117,8 @@ class Agent:
                 f"task.context has {len(config.task.context)} numbers and the environment tells {spaces.context}; give "
                 "as many, or none to go by what it tells"
             )
+        if spaces.pixels and not all(0 <= number <= 1 for number in config.task.context):
+            raise ValueError(f"task.context is {config.task.context}; beside pictures its numbers are from 0 to 1")
         check_drives(config, spaces)
         self.config, self.spaces = config, spaces
         self.device = pick_device(config.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..modules.memory import Window
-from ..modules.world_model import WorldModel
+from ..modules.world_model import WorldModel, drawn_code
 from .config import WorldModelLoss
 
 _SHARED = 0.05
@@ -75,7 +75,7 @@ def explain(
             if predicts:
                 doubted = ((1 - _DOUBT) * prior.exp() + _DOUBT * share).log()
                 share = (doubted - _badness(world_model, error, found, window, t, config)).softmax(-1)
-            chosen = torch.multinomial(share, 1, generator=generator)[:, 0]
+            chosen = drawn_code(share, torch.rand(len(share), generator=generator, device=share.device))
         mixed = (1 - _SHARED) * share + _SHARED / share.shape[1]
         rows = torch.arange(len(chosen), device=chosen.device)
         carry = tuple(part[rows, chosen] for part in after)

@@ -174,7 +174,8 @@ class Perception(nn.Module):
         """
         if self.context and configuration is not None and configuration.context is not None:
             observation = observation.clone()
-            observation[..., -self.context :] = configuration.context * (255 if self.pixels else 1)
+            told = configuration.context
+            observation[..., -self.context :] = (255 * told).round() if self.pixels else told
         latent = self._seen(observation, 1 if configuration is None else configuration.views)
         if self.recall is None:
             return State(latent)

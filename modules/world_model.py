@@ -156,10 +156,7 @@ class WorldModel(nn.Module):
         if self.prior is None:
             return None
         share = self.log_prior(carry, encoded).exp()
-        if chance is None:
-            code = share.argmax(-1)
-        else:
-            code = (chance.unsqueeze(-1) >= share.detach().cumsum(-1)[..., :-1]).sum(-1)
+        code = share.argmax(-1) if chance is None else drawn_code(share.detach(), chance)
         return F.one_hot(code, self.config.codes) + (share - share.detach())
 
     def chance(self, batch: int, futures: int, steps: int, generator: torch.Generator) -> Tensor | None:
@@ -312,6 +309,11 @@ class WorldModel(nn.Module):
 def disagreement(latent: Tensor) -> Tensor:
     """Variance over members of their latents ``[..., E, D]``, mean over D, ``[...]``; 0 for one predictor."""
     return latent.var(-2, correction=0).mean(-1)
+
+
+def drawn_code(share: Tensor, chance: Tensor) -> Tensor:
+    """Codes ``[...]`` that numbers ``chance [...]`` from 0 to 1 draw from probabilities ``[..., K]``."""
+    return (chance.unsqueeze(-1) >= share.cumsum(-1)[..., :-1]).sum(-1)
 
 
 def _prior(inputs: int, hidden: int, codes: int) -> nn.Module:

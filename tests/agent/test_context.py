@@ -117,7 +117,14 @@ def test_planes_behind_a_picture_are_a_context(encoder: Any) -> None:
         configuration = make_agent().modules.configurator("mode-1")
         told = perception.encode(percept, replace(configuration, context=torch.tensor([1.0, 0.0]), views=3))
         assert torch.equal(told.latent, perception.encode(other, replace(configuration, views=3)).latent)
+        fifth = perception.encode(percept, replace(configuration, context=torch.tensor([0.2, 1.0])))
+        assert torch.equal(fifth.latent, latent)
     assert (percept[..., 3] == 51).all()  # the percept itself is left alone
+    plain = make_agent()
+    task = replace(plain.config.task, context=(0.5, 1.5))
+    settings = replace(plain.config, task=task, perception=replace(plain.config.perception, encoder=encoder, width=8))
+    with pytest.raises(ValueError, match=r"task.context is \(0.5, 1.5\); beside pictures its numbers are from 0 to 1"):
+        Agent(settings, Spaces((32, 32, 5), True, False, spaces.Discrete(3), context=2))
 
 
 class Bars(Seek):

@@ -103,7 +103,7 @@ def even() -> Agent:
 
 @pytest.fixture(scope="module")
 def rare() -> Agent:
-    return gambler(4, RARE, members=2)
+    return gambler(4, RARE, members=2, updates=350)
 
 
 def first_steps(chance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -189,6 +189,15 @@ def test_codes_are_alike_until_there_is_something_to_predict() -> None:
     assert (prior - 0.5).abs().max() < 0.05
     own = errors(gambler(2, updates=300, delay=60).modules.world_model, state, action, outcome)[action == 0]
     assert own.amin(-1).mean() < 0.02 and 0.4 < own.argmin(-1).float().mean() < 0.6
+
+
+def test_a_prediction_that_is_no_number_is_told_as_such(even: Agent) -> None:
+    """Codes can still be drawn, so that the loss, which is no number either, is what is complained about."""
+    m, (window, _) = even.modules, fork(8, 0, 0.5)
+    assert window.latent is not None
+    broken = replace(window, latent=window.latent * torch.nan)
+    loss, _ = world_model_loss(m.perception, m.world_model, broken, even.config.model_loss, 1.0, draws())
+    assert loss.isnan()
 
 
 def test_learning_while_acting_holds_the_nearest_outcome_against_it(even: Agent) -> None:
