@@ -110,7 +110,8 @@ def world_model_loss(
     predicted = came.latent[:, :, steps[1:]]
     parts = {"prediction": (prediction_weight, masked_mean(came.error, known))}
     if came.z is not None:
-        parts["prior"] = (1.0, masked_mean(came.prior, _counted(window, config.correction) * window.known))
+        told = window.valid if world_model.config.events else window.known  # of its end, reward and ending tell
+        parts["prior"] = (1.0, masked_mean(came.prior, _counted(window, config.correction) * told))
     seen = latent[..., : perception.config.latent]
     if (term := _against_collapse(seen, predicted, target, known, config, generator)) is not None:
         parts[config.regulariser] = (config.regulariser_weight, term)

@@ -68,17 +68,31 @@ def told(config: RunConfig, codes: int, **loss: Any) -> RunConfig:
     return replace(config, world_model=replace(config.world_model, codes=codes), model_loss=changed)
 
 
+def ending(window: Window) -> Window:
+    """The same, where the first step is the last: what is seen next belongs to another episode."""
+    assert window.latent is not None
+    only_first = torch.tensor([1.0, 0.0, 0.0]).expand(len(window.action), -1)
+    other = torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1)
+    return replace(window, latent=other, valid=only_first, known=0 * only_first, terminated=only_first)
+
+
 def gambler(
     codes: int, chance: float = 0.5, members: int = 1, shuffled: bool = False, updates: int = 250, delay: int = 0
 ) -> Agent:
     """An agent whose world model has learned the fork; shuffled: what came is another window's; delay: updates in which
     the latent is not predicted yet."""
     config = told(settings(thinking=THINKING), codes)
-    config = replace(
-        config, world_model=replace(config.world_model, members=members), task=replace(config.task, discount=1.0)
-    )
-    perception = replace(config.perception, latent=WIDTH)
-    agent = Agent(replace(config, perception=perception), GAMBLE)
+    world_model = replace(config.world_model, members=members)
+    config = replace(config, world_model=world_model, task=replace(config.task, discount=1.0))
+    agent = Agent(replace(config, perception=replace(config.perception, latent=WIDTH)), GAMBLE)
+    learn(agent, updates, chance, shuffled, delay)
+    return agent
+
+
+def learn(
+    agent: Agent, updates: int, chance: float, shuffled: bool = False, delay: int = 0, ends: bool = False
+) -> None:
+    """Let the world model learn the fork; ends: every step ends the episode."""
     m, generator = agent.modules, draws()
     optimiser = torch.optim.Adam(m.world_model.parameters(), 4e-3)
     for update in range(updates):
@@ -88,12 +102,12 @@ def gambler(
             assert window.latent is not None
             elsewhere = torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1)
             window = replace(window, latent=elsewhere, reward=window.reward.roll(1, 0))
+        window = ending(window) if ends else window
         weight = float(update >= delay)
         loss, _ = world_model_loss(m.perception, m.world_model, window, agent.config.model_loss, weight, generator)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return agent
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +175,20 @@ def test_outcomes_are_drawn_as_often_as_they_come(rare: Agent) -> None:
     assert (moved[~risky].abs() < 0.25).float().mean() > 0.95  # nothing is open
     assert felt[risky][went[risky]].mean() > 0.8 and felt[risky][~went[risky]].mean() < 0.1
     assert (felt[~risky] - SURE).abs().mean() < 0.06
+
+
+def test_what_comes_after_an_end_is_not_seen_but_its_reward_tells_the_code() -> None:
+    """Outcomes that were as likely as each other come rarely where they end the episode."""
+    agent = gambler(2)
+    learn(agent, 150, RARE, ends=True)
+    m = agent.modules
+    state, action, _, _ = first_steps(RARE)
+    with torch.no_grad():
+        chance = m.world_model.chance(len(state), 16, 1, draws())
+        felt = m.world_model.rollout(State(state), action[:, None, None], chance=chance).each.interoception[:, 0, :, 0]
+    reward, risky = felt[..., 0], action == 0
+    assert RARE - 0.06 < (reward[risky] > 0.5).float().mean() < RARE + 0.06
+    assert (reward[~risky] - SURE).abs().mean() < 0.06 and (felt[..., 1] > 0.9).all()
 
 
 def test_a_roll_out_along_codes_is_told_by_each_outcome(even: Agent) -> None:
