@@ -224,19 +224,19 @@ def minigrid_memory(id: str) -> RunConfig:
     """MiniGrid's memory worlds: what lies where it begins tells which way to go where it ends.
 
     Random play meets few ends; rounds of Mode-1 many. The short-term memory is small, so that critic and actor learn
-    mostly from what the actor does. The world model foresees several outcomes, or nobody would know what a look may
-    tell. The target of its prediction stands still and more is done against collapse, or perception makes small what
-    cannot be foreseen.
+    mostly from what the actor does. The target of the prediction stands still and more is done against collapse, or
+    perception makes small what cannot be foreseen: what a look will show. As such a model foresees the mean of what a
+    look may show, the actor learns more from what it remembers to have come out well than from dreams.
     """
     return RunConfig(
         env=EnvConfig(id, num_envs=32, observation_key="image", train_steps=60),
         task=Task(discount=0.98, thinking=Thinking(horizon=4, candidates=32, iterations=1, proposals=8)),
         perception=PerceptionConfig("mlp", latent=32, width=32, recall=RecallConfig(slots=16, past=16)),
-        world_model=WorldModelConfig(hidden=256, codes=8),
+        world_model=WorldModelConfig(hidden=256),
         critic=CriticConfig(hidden=128),
         actor=ActorConfig(hidden=128),
         model_loss=WorldModelLoss(
-            steps=2, batch=64, balance=0.8, detach_target=True, sharpness=30.0, regulariser_weight=0.1, directions=16,
+            steps=2, batch=64, balance=0.8, detach_target=True, regulariser_weight=0.1, directions=16,
             learning_rate=3e-3,
         ),
         behaviour=BehaviourLoss(

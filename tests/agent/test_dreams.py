@@ -17,7 +17,7 @@ from forethought.modules.types import State
 from gymnasium import spaces
 from torch import Tensor
 
-from .small import SEEK, fingerprints, settings, wake
+from .small import SEEK, certain, fingerprints, settings, wake
 from .test_learning import make_window
 
 BOX = spaces.Box(np.float32([-2.0]), np.float32([1.0]))
@@ -30,11 +30,18 @@ class World:
     def __init__(self, actions: Any, pays: Any, goes_on: Any = None, moves: Any = None) -> None:
         self.actions, self.pays, self.goes_on, self.moves = ActionEncoder(actions), pays, goes_on, moves
 
+    chance = staticmethod(certain)
+
     def begin(self, latent: Tensor) -> tuple[Tensor]:
         return (latent,)
 
     def advance(
-        self, carry: tuple[Tensor], action: Tensor, goal: Tensor | None = None, feel: object = ()
+        self,
+        carry: tuple[Tensor],
+        action: Tensor,
+        goal: Tensor | None = None,
+        feel: object = (),
+        chance: object = None,
     ) -> tuple[tuple[Tensor], State]:
         x = carry[0]
         reward = self.pays(x, action)
