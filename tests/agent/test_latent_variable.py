@@ -68,12 +68,16 @@ def told(config: RunConfig, codes: int, **loss: Any) -> RunConfig:
     return replace(config, world_model=replace(config.world_model, codes=codes), model_loss=changed)
 
 
+def mixed(window: Window) -> Window:
+    """The same with the outcomes of another window."""
+    assert window.latent is not None
+    return replace(window, latent=torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1))
+
+
 def ending(window: Window) -> Window:
     """The same, where the first step is the last: what is seen next belongs to another episode."""
-    assert window.latent is not None
     only_first = torch.tensor([1.0, 0.0, 0.0]).expand(len(window.action), -1)
-    other = torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1)
-    return replace(window, latent=other, valid=only_first, known=0 * only_first, terminated=only_first)
+    return replace(mixed(window), valid=only_first, known=0 * only_first, terminated=only_first)
 
 
 def gambler(
@@ -99,9 +103,7 @@ def learn(
         optimiser.param_groups[0]["lr"] = 4e-3 * (1 - update / updates)
         window, _ = fork(64, update, chance)
         if shuffled:
-            assert window.latent is not None
-            elsewhere = torch.cat([window.latent[:, :1], window.latent[:, 1:].roll(1, 0)], 1)
-            window = replace(window, latent=elsewhere, reward=window.reward.roll(1, 0))
+            window = replace(mixed(window), reward=window.reward.roll(1, 0))
         window = ending(window) if ends else window
         weight = float(update >= delay)
         loss, _ = world_model_loss(m.perception, m.world_model, window, agent.config.model_loss, weight, generator)
