@@ -69,6 +69,20 @@ def with_budget(agent: Agent, calls: int) -> Agent:
     return rethink(agent, thinking_within(calls, thinking, each * futures))
 
 
+def search_of(agent: Agent) -> str:
+    """What its planner tries per decision, for people."""
+    thinking = agent.config.task.thinking
+    return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
+
+
+def thought_of(agent: Agent) -> str:
+    """The same of Mode-2: in how many futures, where there are several."""
+    if agent.config.world_model.codes == 1:
+        return search_of(agent)
+    against = ", of which the worst counts" if agent.config.task.thinking.adversary else ""
+    return f"{search_of(agent)} in {agent.config.task.thinking.futures} futures{against}"
+
+
 def without_critic(agent: Agent) -> Agent:
     """The same agent with a critic that foresees nothing: a plan is worth what its own steps cost."""
     other, silent = copy.copy(agent), copy.deepcopy(agent.modules.critic)

@@ -11,7 +11,7 @@ from ..envs.make import has_levels
 from ..envs.rooms import Protocol, sample_pairs
 from ..modules.types import DOUBTS, Gate, Mode
 from .agent import Agent
-from .budgets import retask, with_budget
+from .budgets import retask, search_of, thought_of, with_budget
 from .calibration import Signal, calibrate, with_gate
 from .checkpoint import check_same_world
 from .checkup import HELD_OUT_SEED
@@ -191,13 +191,15 @@ def modes_of(
         taught = distilled(agent, config.distil) if pupil is None else pupil
         players.append(player("mode-1 · distilled", "mode-1", taught, f"has learned {config.distil} plans"))
     if "mode-2" in config.behaviours:
-        players.append(player("mode-2", "mode-2", agent, _joined(_plans(agent), _held(world))))
+        players.append(player("mode-2", "mode-2", agent, _joined(thought_of(agent), _held(world))))
     if "gated" in config.behaviours and (agent.config.task.thinking.gate.open or not config.gates):
-        players.append(player("gated", "gated", agent, _joined(_told(agent.config.task.thinking.gate), _plans(agent))))
+        players.append(
+            player("gated", "gated", agent, _joined(_told(agent.config.task.thinking.gate), thought_of(agent)))
+        )
     if gates is None:
         gates = {share: calibrate(agent, share, config.signals) for share in config.gates}
     for share, gate in gates.items():
-        about = _joined(_told(gate), _plans(agent))
+        about = _joined(_told(gate), thought_of(agent))
         players.append(player(f"gated · {100 * share:g} %", "gated", with_gate(agent, gate), about))
         if config.gate_controls:
             chance = with_gate(agent, Gate(chance=share))
@@ -205,12 +207,12 @@ def modes_of(
     for file in config.configurations:
         task = configured(agent, Path(file))
         who = retask(agent, task)
-        about = _joined(_told(task.thinking.gate), _plans(who))
+        about = _joined(_told(task.thinking.gate), thought_of(who))
         players.append(player(f"configured · {Path(file).stem}", mode_of(task), who, about))
     for calls in config.budgets:
         if calls:
             other = with_budget(agent, calls)
-            players.append(player(f"mode-2 · {calls} calls", "mode-2", other, _plans(other)))
+            players.append(player(f"mode-2 · {calls} calls", "mode-2", other, thought_of(other)))
     return players
 
 
@@ -249,7 +251,7 @@ def bystanders(
         about = _joined(f"always action {action}, the best on {chosen}", _held(world))
         found["constant"] = Player("constant", world, lambda env: ConstantBehaviour(constant, env.num_envs), note=about)
     if agent is not None:
-        found["oracle"] = Player("oracle", world, oracle, note=f"true simulator, {_plans(agent)}", slow=True)
+        found["oracle"] = Player("oracle", world, oracle, note=f"true simulator, {search_of(agent)}", slow=True)
     return [found[name] for name in config.behaviours if name in found]
 
 
@@ -292,11 +294,6 @@ def _film_mode(world: EnvConfig) -> str | None:
     seen = spaces_of(env)
     env.close()
     return "rgb_array" if "rgb_array" in modes and (seen.goals or not seen.pixels) else None
-
-
-def _plans(agent: Agent) -> str:
-    thinking = agent.config.task.thinking
-    return f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
 
 
 def _told(gate: Gate) -> str:

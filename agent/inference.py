@@ -1,9 +1,10 @@
 """Which outcome was it? The latent variable z of remembered transitions, inferred while the world model learns.
 
 E(z) is how badly the code z explains what came: the prediction error of the latent, and what reward and ending cost in
-nats. Codes are told apart by the Gibbs distribution r(z) ∝ P(z | s, a) exp(−E(z)), whose free energy learning
-lowers, but for the weights of its parts (LeCun 2022, pp. 20–27 and 57–60): the prediction follows the codes by how well they explain, and the prior
-follows r. With K codes there are K wells, so a code says ln K nats at most, and no regulariser is needed besides.
+nats. Codes are told apart by the Gibbs distribution r(z) ∝ P(z | s, a) exp(−E(z)), whose free energy learning lowers,
+but for the weights of its parts (LeCun 2022, pp. 20–27 and 57–60): the prediction follows the codes by how well they
+explain, and the prior follows r. With K codes there are K wells, so a code says ln K nats at most, and no regulariser
+is needed besides.
 """
 
 from __future__ import annotations

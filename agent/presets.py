@@ -226,7 +226,8 @@ def minigrid_memory(id: str) -> RunConfig:
     Random play meets few ends; rounds of Mode-1 many. The short-term memory is small, so that critic and actor learn
     mostly from what the actor does. The target of the prediction stands still and more is done against collapse, or
     perception makes small what cannot be foreseen: what a look will show. A model that foresees one outcome foresees
-    the mean of what it may show, so the actor learns more from what it remembers to have come out well than from dreams.
+    the mean of what it may show, so the actor learns more from what it remembers to have come out well than from
+    dreams.
     """
     return RunConfig(
         env=EnvConfig(id, num_envs=32, observation_key="image", train_steps=60),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..envs.rooms import DOT_WALL_200, PROTOCOLS, TWO_ROOM_CROSS_100, Protocol, RoomVectorEnv, sample_pairs
 from .agent import Agent, Decision
+from .budgets import thought_of
 from .checkpoint import check_same_world
 from .evaluation import Progress, Result, evaluate
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv
@@ -130,6 +131,4 @@ def _behaviour(name: str, agent: Agent, env: RoomVectorEnv, seed: int) -> Behavi
 
 
 def _note(name: str, agent: Agent) -> str:
-    thinking = agent.config.task.thinking
-    budget = f"{thinking.candidates}×{thinking.iterations} plans of {thinking.horizon} steps"
-    return {"mode-2": budget, "expert": "scripted, knows the state", "no-op": "stands still"}.get(name, "")
+    return {"mode-2": thought_of(agent), "expert": "scripted, knows the state", "no-op": "stands still"}.get(name, "")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from forethought.agent.agent import Agent
-from forethought.agent.budgets import with_budget
+from forethought.agent.budgets import thought_of, with_budget
 from forethought.agent.checkpoint import load_agent, save_agent
 from forethought.agent.config import RunConfig, WorldModelLoss
 from forethought.agent.criterion import world_model_loss
@@ -422,3 +422,9 @@ def test_who_foresees_that_a_look_may_tell_looks_first() -> None:
             held_out.close()
     assert min(found[4, mode] for mode in MODES) > 0.7, found
     assert max(found[1, mode] for mode in MODES) < 0.4, found
+
+
+def test_tables_say_in_how_many_futures_it_thinks() -> None:
+    assert thought_of(many(futures=3)) == "8×3 plans of 4 steps in 3 futures"
+    assert thought_of(many(adversary=True)) == "8×3 plans of 4 steps in 4 futures, of which the worst counts"
+    assert thought_of(make_agent(thinking=Thinking(horizon=4, candidates=8))) == "8×3 plans of 4 steps"
