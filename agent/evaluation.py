@@ -78,6 +78,7 @@ def evaluate(
     film: int = 0,
     progress: Progress | None = None,
     note: str = "",
+    steps: int | None = None,
 ) -> Result:
     """Run ``per_env`` episodes in each environment; short episodes are not counted more often than long ones.
 
@@ -91,8 +92,14 @@ def evaluate(
         film: Keep at most this many pictures of environment 0.
         progress: Told of finished episodes.
         note: Goes into the row.
+        steps: Decisions after which an episode is left and counts as it stands; None: none is left early.
+
+    Raises:
+        ValueError: No steps, or more than one episode in each environment where episodes are left.
     """
     count = env.num_envs
+    if steps is not None and (steps < 1 or per_env != 1):
+        raise ValueError(f"steps is {steps} and per_env {per_env}; expected at least 1, and one episode of each")
     active = np.ones(count, np.bool_)
     totals, lengths, done = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
     levels = np.full(count, -1)
@@ -106,7 +113,8 @@ def evaluate(
         totals += np.where(active, step.reward, 0.0)
         lengths += active
         success = np.asarray(step.infos.get("success", np.zeros(count, np.bool_)))
-        for index in np.flatnonzero(step.ended & active):
+        left = lengths == steps if steps is not None else np.zeros(count, np.bool_)
+        for index in np.flatnonzero((step.ended | left) & active):
             episodes.append(
                 Episode(float(totals[index]), int(lengths[index]), bool(success[index]), int(levels[index]))
             )

@@ -20,11 +20,11 @@ from .agent import Agent
 from .checkpoint import load_agent
 from .checkup import HELD_OUT_SEED
 from .evaluation import Progress, Result, evaluate
-from .genie_data import recorded_behaviour
+from .genie_data import plan_truly, recorded_behaviour
 from .genie_planning import DreamBehaviour
 from .genie_real import ActionMap, Home, LatentBehaviour, Meaning, learn_map, need_home, play_labels
 from .interaction import Behaviour, VectorEnv
-from .oracle import ExpertBehaviour, OracleBehaviour, Savable
+from .oracle import ExpertBehaviour, Savable
 from .ppo import Reactive, holds_ppo, load_ppo
 from .statistics import Interval, mean_interval, wilson
 
@@ -102,21 +102,32 @@ def contest(
     episodes: int,
     seed: int,
     progress: Mapping[str, Progress] | None = None,
+    steps: int = 0,
 ) -> list[Result]:
     """One episode for each contestant in each of ``episodes`` environments, the same for all, on test levels.
 
+    Args:
+        home: The true environment.
+        contestants: Who plays.
+        episodes: Of each.
+        seed: Of the levels.
+        progress: By contestant, told of finished episodes.
+        steps: Decisions after which an episode is left and counts as it stands; 0: none is left early.
+
     Raises:
-        ValueError: No episodes.
+        ValueError: No episodes, or fewer steps than none.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}, expected at least 1")
+    if episodes < 1 or steps < 0:
+        raise ValueError(f"episodes is {episodes} and steps {steps}, expected at least 1 and at least 0")
     rows = []
     unseen = HELD_OUT_SEED + seed
     for one in contestants:
         env = home.build(episodes, "test", unseen)
         try:
             tell = (progress or {}).get(one.name)
-            row = evaluate(one.name, env, one.begin(env), seed=unseen, note=one.note, progress=tell)
+            row = evaluate(
+                one.name, env, one.begin(env), seed=unseen, note=one.note, progress=tell, steps=steps or None
+            )
         finally:
             env.close()
         rows.append(replace(row, world=home.id))
@@ -186,9 +197,8 @@ def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> 
     task = Task(discount=settings.discount, thinking=thinking)
 
     def begin(env: VectorEnv) -> Behaviour:
-        copies = home.build(settings.candidates, "test", seed)
         planner = make_planner(name, env.single_action_space)  # type: ignore[arg-type]
-        return OracleBehaviour(env, copies, task, home.recording.action_repeat, seed, planner)
+        return plan_truly(env, home.id, replace(home.recording, seed=seed), "test", task, planner)
 
     return Contestant(f"simulator, {name}", begin, "true actions, upper bound")
 

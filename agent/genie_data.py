@@ -15,17 +15,21 @@ from PIL import Image
 
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
+from ..modules.configurator import Task, Thinking
 from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, resize, write_about
+from ..planners import Planner
 from .agent import Agent, Decision
 from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
-from .oracle import ExpertBehaviour
+from .oracle import ExpertBehaviour, OracleBehaviour
 from .worlds import spaces_of
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 PLAY = frozenset({"random", "sticky"})
 """Policies that play at random."""
+_ORACLE = Task(discount=0.97, thinking=Thinking(horizon=12, candidates=128, iterations=1))
+"""How the recorded oracle plans."""
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
 
 
@@ -44,8 +48,9 @@ class Recording:
     width: int = 64
     """Width of the frames."""
     policy: str = "sticky"
-    """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms; or
-    the folder of a trained agent, in Mode-1 (./expert, if that is its name)."""
+    """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms;
+    oracle: plans in the true simulator (Procgen, Sprite; 128 courses of 12 steps); or the folder of a trained agent, in
+    Mode-1 (./expert, if that is its name)."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
     actions: tuple[int, ...] = ()
@@ -187,8 +192,14 @@ def _small(clip: Clip, config: Recording) -> Clip:
     return Clip(resize(clip.frames, config.height, config.width), clip.actions, clip.rewards, clip.ended)
 
 
-def build_recorded(id: str, config: Recording, split: Split) -> VectorEnv:
+def build_recorded(id: str, config: Recording, split: Split, chosen: bool = False) -> VectorEnv:
     """The environment as it is recorded; drawn where its observation is not a picture.
+
+    Args:
+        id: As in `make_env`.
+        config: How it is recorded.
+        split: Whose levels.
+        chosen: Procgen: with the recorded actions alone, numbered anew.
 
     Raises:
         ValueError: Unknown environment, or options that it does not have.
@@ -201,6 +212,7 @@ def build_recorded(id: str, config: Recording, split: Split) -> VectorEnv:
             "distribution_mode": config.distribution_mode,
             "use_backgrounds": None if config.backgrounds else False,
             "restrict_themes": True if config.one_theme else None,
+            "actions": config.actions if chosen and config.actions else None,
         }
     options: dict[str, Any] = {"action_repeat": config.action_repeat, "seed": config.seed, **procgen}
     env = make_env(id, config.num_envs, **options)
@@ -227,6 +239,8 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
     seed, space = config.seed + (split == "test"), env.single_action_space
     if config.policy == "expert":
         return ExpertBehaviour(env)
+    if config.policy == "oracle":
+        return plan_truly(env, id, config, split, _ORACLE)
     if config.policy not in PLAY:
         return _played_by(load_agent(Path(config.policy)), env, id)
     hold = config.hold if config.policy == "sticky" else 1
@@ -240,7 +254,29 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
     return StickyBehaviour(actions, env.num_envs, seed, hold)
 
 
-class _Buttons:
+def plan_truly(
+    env: VectorEnv, id: str, config: Recording, split: Split, task: Task, planner: Planner | None = None
+) -> Behaviour:
+    """Plan in the true simulator, among the actions that were recorded.
+
+    Args:
+        env: From `build_recorded`.
+        id: As in `make_env`.
+        config: How it is recorded.
+        split: Whose levels.
+        task: What is wanted, and how hard to think.
+        planner: Of discrete actions; None: the categorical CEM.
+
+    Raises:
+        ValueError: The environment cannot be saved and restored.
+    """
+    copies = build_recorded(id, replace(config, num_envs=task.thinking.candidates), split, chosen=True)
+    oracle = OracleBehaviour(env, copies, task, config.action_repeat, config.seed, planner)
+    fewer = copies.single_action_space != env.single_action_space
+    return Buttons(oracle, config.actions) if fewer else oracle
+
+
+class Buttons:
     """A behaviour that chooses among a few buttons, where all of them are to be had."""
 
     def __init__(self, behaviour: Behaviour, buttons: tuple[int, ...]) -> None:
@@ -265,7 +301,7 @@ def _played_by(agent: Agent, env: VectorEnv, id: str) -> Behaviour:
     if isinstance(seen.action, gymnasium.spaces.Discrete) and max(buttons) < seen.action.n:
         seen = replace(seen, action=gymnasium.spaces.Discrete(len(buttons)))
     check_same_world(agent, seen, id)
-    return _Buttons(agent.begin(env.num_envs, "mode-1", sample=True), buttons)
+    return Buttons(agent.begin(env.num_envs, "mode-1", sample=True), buttons)
 
 
 def _levels(id: str, config: Recording, split: Split) -> list[int] | None:

@@ -50,7 +50,7 @@ class DreamObjective:
         for step in range(horizon):
             noise = draw_noise(generators, sampling.steps, tokens).to(device).repeat_interleave(candidates, 0)
             with precision(device):
-                reward, ending = self.world.outcomes.judge(dream.features.float(), taken[:, step])
+                reward, ending = self.world.outcomes.judge(dream.patches.float(), taken[:, step])
                 if step < horizon - 1:  # the last step is judged and need not be dreamed
                     _, dream = self.world.step(dream, taken[:, step], noise, sampling, draw=False)
             energy -= self.discount**step * going * reward.float()

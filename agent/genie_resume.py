@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..modules.genie.files import as_before
 from ..modules.genie.video import VideoDataset
 from ..modules.genie.world import Genie
 from .checkpoint import upgraded
@@ -26,9 +27,17 @@ from .resume import RememberingReport
 from .run import provenance
 from .storage import HEADER_LIMIT, Shapes, from_json, parse_json, read_tensors, save_tensors, tensor_shapes, to_json
 
-FORMAT = 1
+FORMAT = 2
 CHECKPOINT = "checkpoint.safetensors"
 _TEXT = "about"  # the tensor that holds settings, data and versions as JSON
+
+
+def _as_before(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of format 1 as those of this version."""
+    return {**facts, "training": {**facts["training"], "world": as_before(facts["training"]["world"])}}
+
+
+_MIGRATIONS = {1: _as_before}
 
 
 def train_world(
@@ -135,7 +144,7 @@ class GenieKeeper:
             return False
         state = read_tensors(self.path, self._shapes())
         try:
-            facts = upgraded(parse_json(bytes(state.pop(_TEXT).tolist())), self.path, FORMAT, {})
+            facts = upgraded(parse_json(bytes(state.pop(_TEXT).tolist())), self.path, FORMAT, _MIGRATIONS)
             saved, mine = from_json(GenieTraining, facts["training"]), self.trainer.config
             same = replace(saved, device=mine.device, save_minutes=mine.save_minutes) == mine
             if not same or facts["data"] != self.trainer.data.about:

@@ -299,8 +299,8 @@ class GenieTrainer:
             tokens, codes = told.tokens[chosen].to(self.device), read[:, chosen].to(self.device)
             with torch.no_grad():
                 _, hidden = self.world.dynamics.predict(tokens, tokens[:, 1:], codes[0, :, :-1])
-            features = hidden.mean(2).float()
-            reward, ending = heads(features.expand(2, *features.shape), codes.clamp(min=0))
+            patches = hidden.float()
+            reward, ending = heads(patches.expand(2, *patches.shape), codes.clamp(min=0))
             counted, steps = weights[:, chosen].to(self.device), known[:, chosen].sum()
             rewards, ended = (part[chosen].to(self.device).expand(codes.shape) for part in (told.rewards, told.ended))
             felt = heads.two_hot.loss(reward, rewards)

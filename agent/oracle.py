@@ -59,7 +59,8 @@ class OracleBehaviour:
 
     Args:
         env: Environment that is acted in, Procgen or Sprite.
-        simulator: The same, with the same options and levels, and with one copy per candidate.
+        simulator: The same, with the same options and levels, and with one copy per candidate; where it has some of the
+            buttons only, plans and decisions are made of these, by its numbers.
         task: Weights, discount and how hard to think.
         action_repeat: Frames for which each action is held.
         seed: Draws candidates.
@@ -102,7 +103,7 @@ class OracleBehaviour:
         for index in due:
             assert state is not None
             self.courses.follow(int(index), self._plan(state.repeat(int(index), self.budget.candidates)))
-        action = np.where(active, self.courses.advance(active), self.env.noop)
+        action = np.where(active, self.courses.advance(active), self.copies.noop)
         nothing = np.zeros(len(first), np.bool_)
         return Decision(action, np.zeros((len(first), 1), np.float32), None, nothing, self.budget.calls * len(due))
 
@@ -117,7 +118,7 @@ class OracleBehaviour:
             costs = self.cost(iota, self.u).sum(-1)
             return plan_energy(costs, 1 - ended, torch.zeros(candidates), self.task.discount)[None]
 
-        space = self.env.single_action_space
+        space = self.copies.single_action_space
         plan = self.planner.plan(objective, space, Proposal(), self.budget, 1, self.generator)  # type: ignore[arg-type]
         return plan.actions[0].numpy()
 

@@ -7,7 +7,8 @@ the run's own policy as it was trained.
 
 K1: return (success in rooms) of both modes, ms and predictor calls per decision.
 K2: planner iterations until the energy that a cold start finds at its end, with the policy's proposals beside without;
-    proposals are paid for, as so many candidates of an iteration.
+    proposals are paid for, as so many candidates of an iteration. State by state, where one iteration is the least
+    that can be had, and for the mean energy over states, between iterations by a straight line.
 K3: divergence between policy and plans in held-out states, before and after.
 K4: K1 and K3 of the policy with shuffled lessons.
 
@@ -39,6 +40,7 @@ from forethought.agent.recording import memory_for
 from forethought.agent.statistics import mean_interval, wilson
 from forethought.agent.worlds import build_env
 from forethought.modules.types import Mode, State
+from torch import Tensor
 
 STREAMS = 16
 
@@ -94,6 +96,19 @@ def measure(agent: Agent, mode: Mode, episodes: int, seed: int) -> Result:
     result = evaluate(mode, env, agent.begin(episodes, mode), seed=seed)
     env.close()
     return result
+
+
+def mean_iterations(curve: Tensor, level: float) -> float:
+    """Iterations after which the mean energy of a curve ``[iterations, N]`` is at a level; inf where it never is."""
+    mean = curve.mean(1).cummin(0).values
+    there = torch.nonzero(mean <= level + 1e-6)
+    if not len(there):
+        return float("inf")
+    last = int(there[0])
+    if last == 0:
+        return 1.0
+    before, after = float(mean[last - 1]), float(mean[last])
+    return last + (before - level) / max(before - after, 1e-6)
 
 
 def options() -> argparse.Namespace:
@@ -168,6 +183,10 @@ def main() -> None:
         )
         rows.append(["iterations", name, float(ratio.median()), "", "", "", ""])
         rows.append(["at most a third", name, 100 * share.mean, 100 * share.low, 100 * share.high, "", ""])
+        needed = proposals / thinking.candidates + mean_iterations(curve, float(start[-1].mean()))
+        cold_needs = mean_iterations(start, float(start[-1].mean()))
+        print(f"  mean energy: after {needed:.2f} iterations where a cold start needs {cold_needs:.2f}")
+        rows.append(["iterations to the mean energy", name, needed / cold_needs, "", "", "", ""])
     with (arguments.out or arguments.run / "distillation.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 

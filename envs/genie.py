@@ -166,7 +166,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         chance = torch.cat([torch.rand(1, generator=generator) for generator in self._generators])
         before = self._frames.copy()
         with torch.no_grad(), precision(self.device):
-            rewards, endings = self.world.outcomes.judge(self._dream.features.float(), action)
+            rewards, endings = self.world.outcomes.judge(self._dream.patches.float(), action)
             picture, self._dream = self.world.step(self._dream, action, noise.to(self.device), self.sampling)
         self._frames = _to_numpy(picture)
         self._steps += 1

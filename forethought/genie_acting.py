@@ -48,6 +48,8 @@ class Trial:
 
     episodes: int = 64
     """Episodes of each row, the same starts (or test levels) for all."""
+    episode_steps: int = 0
+    """Decisions after which an episode is left and counts as it stands; 0: none is left early."""
     seed: int = 0
     """Seed of episodes, labels, weights and draws."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: beside the world)")] = (
@@ -205,8 +207,9 @@ def _measure(
     """Play every row, show the table and write it."""
     path = made(trial.out or default) / "rows.json"
     with RowProgress([row.name for row in rows], console) as progress:
-        results: list[Result] = contest(arena.home, rows, trial.episodes, trial.seed, progress)
-    for table in tables(results, f"{arena.home.id}, true environment, test starts (seed {trial.seed})"):
+        results: list[Result] = contest(arena.home, rows, trial.episodes, trial.seed, progress, trial.episode_steps)
+    cut = f", {trial.episode_steps} decisions at most" if trial.episode_steps else ""
+    for table in tables(results, f"{arena.home.id}, true environment, test starts (seed {trial.seed}){cut}"):
         console.print(table)
     metadata: dict[str, Any] = provenance() | {
         "command": shlex.join(["forethought", "genie", command, *arguments]),

@@ -29,7 +29,8 @@ from ..storage import (
 )  # fmt: skip
 from .world import Genie, GenieConfig
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no `latent_action.pooling` and no `outcomes`: patches were averaged for both."""
 PARTS = ("tokenizer", "latent_action", "dynamics", "outcomes")
 """What is learned, in this order; outcomes need labelled episodes and may be missing."""
 _LARGEST, _MOST = 65_536, 1_000  # any whole number in the settings; blocks and levels, which are made one by one
@@ -64,10 +65,11 @@ def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
         raise FileNotFoundError(f"{folder} holds no Genie world (no world.json); make one with forethought genie train")
     content = read_json(path)
     try:
-        if content["format"] != FORMAT:
-            raise ValueError(f"{path} has format {content['format']!r}, this version reads {FORMAT}; train again")
-        config, about = from_json(GenieConfig, content["config"], f"{path}: config"), content["about"]
-    except (KeyError, TypeError) as error:
+        if content["format"] not in (1, FORMAT):
+            raise ValueError(f"{path} has format {content['format']!r}, this version reads 1 and {FORMAT}; train again")
+        given = as_before(content["config"]) if content["format"] == 1 else content["config"]
+        config, about = from_json(GenieConfig, given, f"{path}: config"), content["about"]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); restore it or train again") from error
     if not isinstance(about, dict):
         raise ValueError(f"{path} is damaged (about is {about!r}); restore it or train again")
@@ -75,9 +77,15 @@ def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
     return config, about
 
 
+def as_before(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of format 1, in which the newer ones are missing, as those of this version."""
+    first = {**settings.get("latent_action", {}), "pooling": "all"}
+    return {**settings, "latent_action": first, "outcomes": {"blocks": 0}}
+
+
 def _check_sizes(config: GenieConfig, path: Path) -> None:
     """Refuse numbers that nobody can mean, before networks of these sizes are made."""
-    parts = (config, config.tokenizer, config.latent_action, config.dynamics)
+    parts = (config, config.tokenizer, config.latent_action, config.dynamics, config.outcomes)
     numbers = [(name, value) for part in parts for name, value in vars(part).items() if isinstance(value, int)]
     for name, value in [*numbers, *(("levels", level) for level in config.tokenizer.levels)]:
         if not 0 <= value <= (_MOST if "blocks" in name else _LARGEST):

@@ -8,6 +8,7 @@ on the changes that the past does not foretell.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from .patches import Places, cut_wide, join, patch_grid
 from .quantisers import Quantised, VectorQuantiser
 from .transformer import SpaceTimeTransformer
+
+_STILL = 0.01  # summed over patches: less change than this is none, and all such steps are alike
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class LatentActionConfig:
     """Chance that the decoder sees a frame before the last one, so that it cannot do without the action."""
     changed: float = 4.0
     """Extra weight of pixels that change between two frames."""
+    pooling: Literal["changed", "all"] = "changed"
+    """Which patches tell what happened. changed: as much as each changes, so that a small figure is heard in a picture
+    that stands still; all: all alike."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,15 @@ class LatentActionModel(nn.Module):
     def vectors(self, frames: Tensor) -> Tensor:
         """What the encoder says of each step before it is quantised, ``[B, T-1, code_dim]``."""
         patches = self._cut(frames)
-        steps = torch.cat([patches[:, 1:] - patches[:, :-1], patches[:, 1:]], -1)  # step t holds x[t] and x[t+1]
-        coded: Tensor = self.to_code(self.encoder(self.embed(steps)).mean(2))
+        change = patches[:, 1:] - patches[:, :-1]
+        steps = torch.cat([change, patches[:, 1:]], -1)  # step t holds x[t] and x[t+1]
+        told = self.encoder(self.embed(steps))
+        if self.config.pooling == "changed":
+            weight = change.abs().mean(-1, keepdim=True)  # [B, T-1, N, 1]
+            pooled = (weight * told).sum(2) / (weight.sum(2) + _STILL)
+        else:
+            pooled = told.mean(2)
+        coded: Tensor = self.to_code(pooled)
         standard: Tensor = self.standard(coded.flatten(0, 1))
         return standard.reshape(coded.shape)
 

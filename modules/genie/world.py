@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..two_hot import TwoHot
 from .dynamics import Dynamics, DynamicsConfig
 from .latent_action import LatentActionConfig, LatentActionModel
+from .outcomes import Outcomes, OutcomesConfig
 from .sampler import Sampling, fill_in
 from .tokenizer import TokenizerConfig, VideoTokenizer
 from .transformer import Past
@@ -32,6 +32,7 @@ class GenieConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     latent_action: LatentActionConfig = field(default_factory=LatentActionConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    outcomes: OutcomesConfig = field(default_factory=OutcomesConfig)
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,22 @@ class Dream:
         past: Of the dynamics.
         drawn: Of the decoder.
         tokens: The newest frame ``[B, N]``.
-        features: What the dynamics makes of it ``[B, D]``, for the outcome heads.
+        patches: What the dynamics makes of each of its tokens ``[B, N, D]``, for the outcome heads.
     """
 
     past: Past
     drawn: Past
     tokens: Tensor
-    features: Tensor
+    patches: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """What the dynamics makes of the frame as a whole ``[B, D]``."""
+        return self.patches.mean(1)
 
     def rows(self, index: Tensor) -> Dream:
         """The dreams ``index [R]``, which may repeat."""
-        return Dream(self.past.rows(index), self.drawn.rows(index), self.tokens[index], self.features[index])
+        return Dream(self.past.rows(index), self.drawn.rows(index), self.tokens[index], self.patches[index])
 
     def put(self, index: Tensor, other: Dream) -> Dream:
         """With the dreams ``index [R]`` replaced by others."""
@@ -60,34 +66,8 @@ class Dream:
             self.past.put(index, other.past),
             self.drawn.put(index, other.drawn),
             self.tokens.index_copy(0, index, other.tokens),
-            self.features.index_copy(0, index, other.features),
+            self.patches.index_copy(0, index, other.patches),
         )
-
-
-class Outcomes(nn.Module):
-    """Reward and ending of a step, from the frame it leaves and its action; learned from a few labelled episodes.
-
-    The frame a step leads to is not needed, because of an episode's last step there may be none (Procgen).
-    """
-
-    def __init__(self, features: int, actions: int, hidden: int = 128, bins: int = 41) -> None:
-        super().__init__()
-        self.action = nn.Embedding(actions, features)
-        self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        self.two_hot = TwoHot(bins)
-        self.reward, self.ending = nn.Linear(hidden, bins), nn.Linear(hidden, 1)
-        nn.init.zeros_(self.reward.weight)
-        nn.init.zeros_(self.ending.weight)
-
-    def forward(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the reward's bins ``[..., bins]`` and of the ending ``[...]``."""
-        hidden = self.trunk(torch.cat([features, self.action(action)], -1))
-        return self.reward(hidden), self.ending(hidden).squeeze(-1)
-
-    def judge(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected reward ``[...]`` and chance of an ending ``[...]``."""
-        reward, ending = self(features, action)
-        return self.two_hot.mean(reward), ending.sigmoid()
 
 
 class Genie(nn.Module):
@@ -111,7 +91,7 @@ class Genie(nn.Module):
         self.dynamics = Dynamics(
             config.dynamics, self.tokenizer.vocabulary, config.latent_action.actions, self.tokenizer.grid, context
         )
-        self.outcomes = Outcomes(config.dynamics.width, config.latent_action.actions)
+        self.outcomes = Outcomes(config.outcomes, config.dynamics.width, config.latent_action.actions)
 
     @property
     def actions(self) -> int:
@@ -152,7 +132,7 @@ class Genie(nn.Module):
         for frame, arrival in zip(tokens.unbind(1), arrivals.unbind(1), strict=True):
             hidden, past = self.dynamics.finish(frame, arrival, past)
             picture, drawn = self.tokenizer.decode_next(frame, drawn)
-        return picture, Dream(past, drawn, tokens[:, -1], hidden.mean(1))
+        return picture, Dream(past, drawn, tokens[:, -1], hidden)
 
     @torch.no_grad()
     def step(
@@ -175,7 +155,7 @@ class Genie(nn.Module):
         )
         hidden, past = self.dynamics.finish(tokens, action, dream.past)
         picture, drawn = self.tokenizer.decode_next(tokens, dream.drawn) if draw else (tokens.new_zeros(0), dream.drawn)
-        return picture, Dream(past, drawn, tokens, hidden.mean(1))
+        return picture, Dream(past, drawn, tokens, hidden)
 
     @torch.no_grad()
     def rollout(self, tokens: Tensor, actions: Tensor, steps: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:

@@ -111,7 +111,7 @@ def test_rewards_and_endings_are_learned_from_labels(tmp_path: Path) -> None:
     one.learn_outcomes()
     with torch.no_grad():
         _, dream = one.world.begin(one.cached.tokens, codes)
-        judged = [one.world.outcomes.judge(dream.features, torch.full((len(codes),), a)) for a in range(ACTIONS)]
+        judged = [one.world.outcomes.judge(dream.patches, torch.full((len(codes),), a)) for a in range(ACTIONS)]
     for action, (reward, ending) in enumerate(judged):
         assert abs(float(reward.mean()) - 3.0 * (action == 1)) < 0.5
         assert abs(float(ending.mean()) - (action == 2)) < 0.2
@@ -131,7 +131,7 @@ def test_rare_rewards_are_believed_in_as_often_as_they_come(tmp_path: Path) -> N
     with torch.no_grad():
         codes = told.codes.clamp(min=0)
         _, hidden = one.world.dynamics.predict(told.tokens, told.tokens[:, 1:], codes[:, :-1])
-        foreseen, _ = one.world.outcomes.judge(hidden.mean(2), codes)
+        foreseen, _ = one.world.outcomes.judge(hidden, codes)
     assert 0.5 * true < float(foreseen[known].mean()) < 2 * true
     event = torch.tensor([True, False, False, False])
     torch.testing.assert_close(drawn_weights(event, 3, 4), torch.tensor([4 / 13, 4.0, 4.0, 4.0]))
@@ -154,9 +154,8 @@ def test_what_a_button_does_where_nothing_was_seen_to_happen_is_told_by_what_was
     one.learn_outcomes()
     with torch.no_grad():
         _, hidden = one.world.dynamics.predict(told.tokens, told.tokens[:, 1:], told.codes.clamp(min=0)[:, :-1])
-        features = hidden.mean(2)
         rewards = [
-            float(one.world.outcomes.judge(features, torch.full(told.codes.shape, code))[0].mean())
+            float(one.world.outcomes.judge(hidden, torch.full(told.codes.shape, code))[0].mean())
             for code in range(ACTIONS)
         ]
     assert abs(rewards[2] - 3.0) < 0.6 and max(abs(rewards[1]), abs(rewards[3])) < 0.6

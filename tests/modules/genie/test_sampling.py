@@ -178,9 +178,9 @@ def test_a_world_comes_back_as_it_was(tmp_path: Path) -> None:
     noise = noise_for(2, world.sampling)
     pictures = [w.step(w.begin(codes, actions)[1], actions[:, 0], noise, w.sampling)[0] for w in (world, again)]
     assert torch.equal(*pictures)
-    features = torch.randn(2, 16)
+    patches = torch.randn(2, 16, 16)
     assert torch.equal(
-        world.outcomes.judge(features, actions[:, 0])[0], again.outcomes.judge(features, actions[:, 0])[0]
+        world.outcomes.judge(patches, actions[:, 0])[0], again.outcomes.judge(patches, actions[:, 0])[0]
     )
 
 
