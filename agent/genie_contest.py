@@ -141,10 +141,12 @@ def chance(home: Home, seed: int) -> Contestant:
 
 
 def expert(env: VectorEnv, shown: Home | None = None) -> list[Contestant]:
-    """Who plays in an expert's video, where it can be asked: an agent whose folder is there, or the scripted one."""
-    if shown is not None and Path(shown.recording.policy).is_dir():
+    """Who plays in an expert's video, if it can be asked: the oracle, an agent whose folder is there, or a script."""
+    policy = "" if shown is None else shown.recording.policy
+    note = "plans in the true simulator" if policy == "oracle" else "an agent, Mode-1"
+    if shown is not None and (policy == "oracle" or Path(policy).is_dir()):
         recording, id = shown.recording, shown.id
-        return [Contestant("expert", lambda env: recorded_behaviour(recording, env, "test", id), "an agent, Mode-1")]
+        return [Contestant("expert", lambda env: recorded_behaviour(recording, env, "test", id), note)]
     return [Contestant("expert", ExpertBehaviour, "scripted")] if hasattr(env.unwrapped, "expert_action") else []
 
 

@@ -28,7 +28,7 @@ from .worlds import spaces_of
 _SPLITS: tuple[Split, Split] = ("train", "test")
 PLAY = frozenset({"random", "sticky"})
 """Policies that play at random."""
-_ORACLE = Task(discount=0.97, thinking=Thinking(horizon=12, candidates=128, iterations=1))
+_ORACLE = Task(discount=0.97, thinking=Thinking(horizon=10, candidates=64, iterations=1))
 """How the recorded oracle plans."""
 SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
 
@@ -49,7 +49,7 @@ class Recording:
     """Width of the frames."""
     policy: str = "sticky"
     """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms;
-    oracle: plans in the true simulator (Procgen, Sprite; 128 courses of 12 steps); or the folder of a trained agent, in
+    oracle: plans in the true simulator (Procgen, Sprite; 64 courses of 10 steps); or the folder of a trained agent, in
     Mode-1 (./expert, if that is its name)."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""

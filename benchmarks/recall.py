@@ -1,8 +1,8 @@
 """What memory by content is worth, and what stale latents cost.
 
 gap: trains with the memory and without, and plays on other episodes; also with the trained memory emptied, with the
-keys in it scrambled, and with the memory of another environment, before each read. Mean returns: in
-forethought/Recall-v0 1 is perfect and 0 is chance; in MiniGrid-MemoryS7-v0 nearly 1 and half of that.
+keys in it scrambled (another way before each read, and the same way), and with the memory of another environment. Mean
+returns: in forethought/Recall-v0 1 is perfect and 0 is chance; in MiniGrid-MemoryS7-v0 nearly 1 and half of that.
 
     OMP_NUM_THREADS=1 python benchmarks/recall.py gap --seeds 0 1 2 3 4
     OMP_NUM_THREADS=1 python benchmarks/recall.py gap --env MiniGrid-MemoryS7-v0
@@ -61,8 +61,12 @@ def score(agent: Agent, mode: Mode, episodes: int) -> float:
     return mean
 
 
-def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float, float]:
-    """The mean return with the memory emptied before each read, with its keys scrambled, and with another's."""
+def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float, float, float]:
+    """The mean return with the memory emptied before each read, with its keys scrambled, and with another's.
+
+    Who reads again and again meets the right slot in the end where keys are exchanged another way each time; so they
+    are also exchanged the same way, as long as the same slots are filled.
+    """
     recall = agent.modules.perception.recall
     assert recall is not None
     draws, everywhere = torch.Generator().manual_seed(0), torch.ones(episodes, dtype=torch.bool)
@@ -70,16 +74,18 @@ def disturbed(agent: Agent, mode: Mode, episodes: int) -> tuple[float, float, fl
     empty = score(agent, mode, episodes)
     recall.disturb = lambda memory: scrambled(memory, draws)
     mixed = score(agent, mode, episodes)
+    recall.disturb = lambda memory: scrambled(memory, torch.Generator().manual_seed(0))
+    alike = score(agent, mode, episodes)
     recall.disturb = lambda memory: replace(
         memory, keys=memory.keys.roll(1, 0), values=memory.values.roll(1, 0), usage=memory.usage.roll(1, 0)
     )
     exchanged = score(agent, mode, episodes)
     recall.disturb = None
-    return empty, mixed, exchanged
+    return empty, mixed, alike, exchanged
 
 
 def gap(world: str, seeds: list[int], episodes: int) -> None:
-    print("seed    mode      with   without   emptied scrambled another's  seconds of processor time")
+    print("seed    mode      with   without   emptied scrambled     alike another's  seconds of processor time")
     rows: dict[Mode, list[tuple[float, ...]]] = {mode: [] for mode in MODES}
     for seed in seeds:
         start = time.process_time()
@@ -91,7 +97,7 @@ def gap(world: str, seeds: list[int], episodes: int) -> None:
             print(f"{seed:4d}  {mode}{numbers}{time.process_time() - start:10.1f}", flush=True)
     for mode in MODES:
         table = np.array(rows[mode])
-        for column, name in enumerate(("without", "emptied", "scrambled", "another's"), start=1):
+        for column, name in enumerate(("without", "emptied", "scrambled", "scrambled alike", "another's"), start=1):
             found = mean_interval(table[:, 0] - table[:, column])
             bounds = f"[{found.low:.3f}, {found.high:.3f}] (95 %, bootstrap over seeds)" if found.known else ""
             print(f"{mode}, with − {name}: {found.mean:.3f} {bounds}")

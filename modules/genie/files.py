@@ -30,7 +30,7 @@ from ..storage import (
 from .world import Genie, GenieConfig
 
 FORMAT = 2
-"""1 had no `latent_action.pooling` and no `outcomes`: patches were averaged for both."""
+"""1 had no `tokenizer.changed`, `latent_action.pooling` and `outcomes`: all pixels and all patches counted alike."""
 PARTS = ("tokenizer", "latent_action", "dynamics", "outcomes")
 """What is learned, in this order; outcomes need labelled episodes and may be missing."""
 _LARGEST, _MOST = 65_536, 1_000  # any whole number in the settings; blocks and levels, which are made one by one
@@ -79,8 +79,9 @@ def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
 
 def as_before(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of format 1, in which the newer ones are missing, as those of this version."""
-    first = {**settings.get("latent_action", {}), "pooling": "all"}
-    return {**settings, "latent_action": first, "outcomes": {"blocks": 0}}
+    new = {"tokenizer": {"changed": 0.0}, "latent_action": {"pooling": "all"}}
+    changed = {name: {**settings.get(name, {}), **values} for name, values in new.items()}
+    return {**settings, **changed, "outcomes": {"blocks": 0}}
 
 
 def _check_sizes(config: GenieConfig, path: Path) -> None:

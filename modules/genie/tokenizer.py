@@ -41,6 +41,9 @@ class TokenizerConfig:
     """vq: width of a code."""
     commitment: float = 0.25
     """vq: weight of the commitment loss."""
+    changed: float = 4.0
+    """Extra weight of pixels that change between two frames: in a picture that stands still, a small figure is what
+    matters, and is learned last."""
 
 
 class VideoTokenizer(nn.Module):
@@ -58,6 +61,8 @@ class VideoTokenizer(nn.Module):
 
     def __init__(self, config: TokenizerConfig, height: int, width: int, context: int) -> None:
         super().__init__()
+        if config.changed < 0:
+            raise ValueError(f"tokenizer.changed is {config.changed}, expected a weight of at least 0")
         self.config, self.height, self.frame_width = config, height, width
         self.grid = patch_grid(height, width, config.patch, "tokenizer")
         self.tokens = self.grid[0] * self.grid[1]
@@ -76,7 +81,7 @@ class VideoTokenizer(nn.Module):
         self.to_pixels = nn.Linear(d, pixels)
 
     def loss(self, frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean squared error (and commitment) of clips ``[B, T, H, W, 3]``.
+        """Mean squared error, weighted (and commitment), of clips ``[B, T, H, W, 3]``.
 
         Args:
             frames: In [0, 1].
@@ -87,8 +92,15 @@ class VideoTokenizer(nn.Module):
         """
         quantised = self.quantiser(self._encode(frames), generator)
         drawn = self._draw(self.decoder(self.from_code(quantised.vectors)))
-        loss = (drawn - frames).square().mean() + self.config.commitment * quantised.commitment
-        return loss, quantised.codes, drawn
+        square, weight = (drawn - frames).square(), self._weight(frames)
+        error = (weight * square).sum() / weight.expand_as(square).sum()
+        return error + self.config.commitment * quantised.commitment, quantised.codes, drawn
+
+    def _weight(self, frames: Tensor) -> Tensor:
+        """Of each pixel ``[B, T, H, W, 1]``: more where it is not as before (in the first frame: as after)."""
+        differs = (frames[:, 1:] - frames[:, :-1]).abs().amax(-1, keepdim=True) > 0.05
+        known = torch.cat([differs[:, :1], differs], 1) if frames.shape[1] > 1 else frames[..., :1] > 1
+        return 1 + self.config.changed * known
 
     def encode(self, frames: Tensor) -> Tensor:
         """Tokens ``[B, T, N]`` of clips ``[B, T, H, W, 3]`` in [0, 1]."""

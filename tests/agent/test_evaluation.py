@@ -94,6 +94,17 @@ def test_every_environment_plays_the_same_number_of_episodes(per_env: int, monke
     assert len(recorder.seen) == 4 * per_env  # no step more than the longest needs
 
 
+def test_episodes_are_left_after_so_many_steps_and_count_as_they_stand() -> None:
+    env, behaviour = Script(4), RandomBehaviour(spaces.Discrete(2), 4, 0, 1, 1)
+    result = evaluate("left", env, behaviour, steps=2)  # type: ignore[arg-type]
+    assert sorted(episode.decisions for episode in result.episodes) == [1, 2, 2, 2]
+    assert sorted(episode.total for episode in result.episodes) == [1.0, 23.0, 43.0, 63.0]
+    assert len(env.given) == 2
+    for steps, per_env in ((0, 1), (2, 2)):
+        with pytest.raises(ValueError, match=f"steps is {steps} and per_env {per_env}"):
+            evaluate("left", env, behaviour, per_env, steps=steps)  # type: ignore[arg-type]
+
+
 def test_success_and_level_belong_to_the_episode_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     result, _ = run_script(3, monkeypatch)
     for n in (1, 2, 3, 4):

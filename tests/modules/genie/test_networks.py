@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from forethought.modules.genie.latent_action import LatentActionModel
+from forethought.modules.genie.outcomes import Outcomes, OutcomesConfig
 from forethought.modules.genie.patches import cut, cut_wide, join, to_bytes, to_unit
 from forethought.modules.genie.quantisers import FiniteScalarQuantiser, VectorQuantiser, perplexity
 from forethought.modules.genie.tokenizer import TokenizerConfig, VideoTokenizer
 from forethought.modules.genie.transformer import SpaceTimeTransformer, lengths, number_ways, spelled_out
+from torch.nn import functional as F
 
-from .small import ACTIONS, CONTEXT, frames, make, tokens
+from .small import ACTIONS, CONTEXT, SIDE, frames, make, tokens
 
 INJECTIONS = ["add", "prepend", "film"]
 CLOSE = {"atol": 2e-4, "rtol": 1e-3}
@@ -236,6 +241,24 @@ def test_the_reconstruction_alone_moves_the_encoder(quantiser: str) -> None:
         assert not torch.equal(before["codebook"], tokenizer.quantiser.state_dict()["codebook"])
 
 
+def test_the_tokenizer_minds_most_what_changes() -> None:
+    with pytest.raises(ValueError, match=r"tokenizer.changed is -1.0"):
+        VideoTokenizer(TokenizerConfig(changed=-1.0), SIDE, SIDE, CONTEXT)
+    config = TokenizerConfig(patch=4, width=16, encoder_blocks=1, decoder_blocks=1, heads=2, levels=(4, 4))
+    torch.manual_seed(0)
+    alike = VideoTokenizer(replace(config, changed=0.0), SIDE, SIDE, CONTEXT).eval()
+    video = frames(steps=1).expand(-1, 3, -1, -1, -1).clone()
+    video[:, 2, :4, :4] = 1 - video[:, 2, :4, :4]
+    total, _, drawn = alike.loss(video)
+    square = (drawn - video).square()
+    torch.testing.assert_close(total, square.mean())
+    mind = VideoTokenizer(replace(config, changed=1e6), SIDE, SIDE, CONTEXT).eval()
+    mind.load_state_dict(alike.state_dict())
+    moved = (video[:, 2, :4, :4] - video[:, 1, :4, :4]).abs().amax(-1) > 0.05
+    torch.testing.assert_close(mind.loss(video)[0], square[:, 2, :4, :4][moved].mean(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(mind.loss(video[:, :1])[0], square[:, 0].mean())  # nothing is known to change
+
+
 # Latent actions
 
 
@@ -280,6 +303,52 @@ def test_the_picture_alone_moves_the_action_encoder(quantise: bool) -> None:
     told = model.loss(frames(), torch.Generator().manual_seed(0), quantise)
     told.error.backward()
     assert model.to_code.weight.grad is not None and model.to_code.weight.grad.abs().max() > 0
+
+
+def test_steps_in_which_nothing_changes_are_told_alike_whatever_the_picture() -> None:
+    """The patches that change are asked; where all were, the picture itself would speak louder than a small figure."""
+    still = [frames(steps=1, seed=seed).expand(-1, CONTEXT, -1, -1, -1) for seed in (0, 1)]
+    model = make().latent_action
+    torch.testing.assert_close(model.vectors(still[0]), model.vectors(still[1]))
+    moved = still[0].clone()
+    moved[:, 2, :4, :4] = 1 - moved[:, 2, :4, :4]
+    heard = (model.vectors(moved) - model.vectors(still[0])).abs().amax((0, 2)) > 0.01
+    assert heard[1] and not heard[0]
+    everywhere = LatentActionModel(replace(model.config, pooling="all"), SIDE, SIDE, CONTEXT).eval()
+    everywhere.load_state_dict(model.state_dict())
+    assert (everywhere.vectors(still[0]) - everywhere.vectors(still[1])).abs().max() > 0.01
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_one_patch_among_many_is_heard_by_attention_and_not_by_the_mean(blocks: int) -> None:
+    torch.manual_seed(0)
+    heads = Outcomes(OutcomesConfig(blocks), 16, ACTIONS)
+    draws = torch.Generator().manual_seed(1)
+
+    def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        patches = torch.randn(count, 64, 16, generator=draws)
+        marked = torch.rand(count, generator=draws) < 0.5
+        patches[marked, torch.randint(64, (count,), generator=draws)[marked], 0] += 8.0
+        return patches, torch.randint(ACTIONS, (count,), generator=draws), marked.float()
+
+    optimiser = torch.optim.AdamW(heads.parameters(), 3e-3)
+    for _ in range(250):
+        patches, actions, marked = batch(64)
+        loss = F.binary_cross_entropy_with_logits(heads(patches, actions)[1], marked)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    patches, actions, marked = batch(512)
+    right = ((heads.judge(patches, actions)[1] > 0.5) == (marked > 0.5)).float().mean()
+    assert (right > 0.9) == bool(blocks), right
+
+
+def test_outcome_heads_name_settings_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"heads 3.*divisor.*16"):
+        Outcomes(OutcomesConfig(heads=3), 16, ACTIONS)
 
 
 # Dynamics

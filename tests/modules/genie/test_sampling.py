@@ -179,9 +179,7 @@ def test_a_world_comes_back_as_it_was(tmp_path: Path) -> None:
     pictures = [w.step(w.begin(codes, actions)[1], actions[:, 0], noise, w.sampling)[0] for w in (world, again)]
     assert torch.equal(*pictures)
     patches = torch.randn(2, 16, 16)
-    assert torch.equal(
-        world.outcomes.judge(patches, actions[:, 0])[0], again.outcomes.judge(patches, actions[:, 0])[0]
-    )
+    assert torch.equal(world.outcomes.judge(patches, actions[:, 0])[0], again.outcomes.judge(patches, actions[:, 0])[0])
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
