@@ -111,13 +111,83 @@ def mean_iterations(curve: Tensor, level: float) -> float:
     return last + (before - level) / max(before - after, 1e-6)
 
 
+def keep(
+    pupils: dict[str, Agent], trained: Agent, state: State, goal: State | None, arguments: argparse.Namespace
+) -> list[list[Any]]:
+    """K1, K3 and K4: teach the pupils, and measure them beside the policy as trained and Mode-2."""
+    seed, goals, rows = arguments.seed, trained.config.task.goals, list[list[Any]]()
+    lesson = plan_for(pupils["plans"], state, goal, torch.Generator(device=trained.device).manual_seed(seed))
+    for name, pupil in pupils.items():
+        found = teach(pupil, lesson, arguments, name != "plans")
+        print(
+            f"divergence in held-out states, taught {name}: {', '.join(f'{value:.3f}' for value in found)}", flush=True
+        )
+        rows += [["divergence", f"{name}, round {count}", value, "", "", "", ""] for count, value in enumerate(found)]
+    print(f"{'row':28}{'calls':>8}{'ms':>8}{'success %' if goals else 'return':>11}   95 %")
+    modes: list[tuple[str, Agent, Mode]] = [
+        ("Mode-1, taught plans", pupils["plans"], "mode-1"),
+        ("Mode-1, shuffled plans", pupils["shuffled plans"], "mode-1"),
+        ("Mode-1, as trained", trained, "mode-1"),
+        ("Mode-2", pupils["plans"], "mode-2"),
+    ]
+    for name, player, mode in modes:
+        result = measure(player, mode, arguments.episodes, seed)
+        if goals:
+            rate = wilson(int(result.successes.sum()), arguments.episodes)
+            low, mean, high = (100 * value for value in (rate.low, rate.mean, rate.high))
+        else:
+            interval = mean_interval(result.returns)
+            low, mean, high = interval.low, interval.mean, interval.high
+        print(
+            f"{name:28}{result.calls:8.0f}{result.milliseconds:8.3f}{mean:11.1f}   {low:.1f} … {high:.1f}", flush=True
+        )
+        rows.append(["return", name, mean, low, high, result.calls, result.milliseconds])
+    return rows
+
+
+def iterations(
+    cold: Agent, players: dict[str, Agent], state: State, goal: State | None, arguments: argparse.Namespace
+) -> list[list[Any]]:
+    """K2: what a cold start of one agent needs, and what the same search needs with each player's proposals."""
+    thinking, rows, count = cold.config.task.thinking, list[list[Any]](), state.latent.shape[0]
+    proposals = arguments.proposals or min(8, thinking.candidates // 2)
+    draws = torch.Generator(device=cold.device)
+    start = energy_curve(cold, state, goal, arguments.iterations, 0, draws.manual_seed(arguments.seed))
+    paid = proposals / thinking.candidates
+    some = torch.randint(count, (500, count), generator=torch.Generator().manual_seed(arguments.seed))
+
+    def share_of_mean(curve: Tensor, chosen: Tensor) -> float:
+        level = float(start[-1, chosen].mean())
+        return (paid + mean_iterations(curve[:, chosen], level)) / mean_iterations(start[:, chosen], level)
+
+    for name, player in players.items():
+        curve = energy_curve(
+            player, state, goal, arguments.iterations, proposals, draws.manual_seed(arguments.seed + 1)
+        )
+        ratio = (paid + iterations_to(start[-1], curve)) / iterations_to(start[-1], start)
+        share = wilson(int((ratio <= 1 / 3).sum()), len(ratio))
+        mean = share_of_mean(curve, torch.arange(count))
+        low, high = np.quantile([share_of_mean(curve, chosen) for chosen in some], [0.025, 0.975], method="nearest")
+        print(
+            f"iterations with {proposals} proposals, policy {name}: median {ratio.median():.2f} of a cold start's, "
+            f"≤ 1/3 in {100 * share.mean:.0f} % of states ({100 * share.low:.0f} … {100 * share.high:.0f}); until the "
+            f"mean energy {mean:.2f} ({low:.2f} … {high:.2f})",
+            flush=True,
+        )
+        rows.append(["iterations", name, float(ratio.median()), "", "", "", ""])
+        rows.append(["at most a third", name, 100 * share.mean, 100 * share.low, 100 * share.high, "", ""])
+        rows.append(["iterations until the mean energy", name, mean, low, high, "", ""])
+    return rows
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--candidates", type=int, help="courses per iteration of Mode-2 (default: the agent's)")
     parser.add_argument("--decisions", type=int, default=1_600, help="of each round of gathering states")
     parser.add_argument("--rounds", type=int, default=3, help="of gathering, planning and learning")
-    parser.add_argument("--plans", type=int, default=4_096, help="to learn from, over all rounds")
+    parser.add_argument("--plans", type=int, default=4_096, help="to learn from, over all rounds; 0: K2 alone")
+    parser.add_argument("--proposals", type=int, help="of the policy in K2 (default: 8, or half of the candidates)")
     parser.add_argument("--updates", type=int, default=3_000, help="of the policy, over all rounds")
     parser.add_argument("--batch", type=int, default=128, help="plans in each update")
     parser.add_argument("--episodes", type=int, default=100, help="per row")
@@ -142,51 +212,12 @@ def main() -> None:
     trained = with_policy(agent, task, seed=1)
     trained.modules = replace(trained.modules, actor=agent.modules.actor)
     state, goal = held_out_states(agent, arguments.states, seed)
-    lesson = plan_for(pupils["plans"], state, goal, torch.Generator(device=agent.device).manual_seed(seed))
     rows: list[list[Any]] = [["what", "of", "value", "low", "high", "calls", "ms"]]
-    for name, pupil in pupils.items():
-        found = teach(pupil, lesson, arguments, name != "plans")
-        print(
-            f"divergence in held-out states, taught {name}: {', '.join(f'{value:.3f}' for value in found)}", flush=True
-        )
-        rows += [["divergence", f"{name}, round {count}", value, "", "", "", ""] for count, value in enumerate(found)]
-    print(f"{'row':28}{'calls':>8}{'ms':>8}{'success %' if task.goals else 'return':>11}   95 %")
-    modes: list[tuple[str, Agent, Mode]] = [
-        ("Mode-1, taught plans", pupils["plans"], "mode-1"),
-        ("Mode-1, shuffled plans", pupils["shuffled plans"], "mode-1"),
-        ("Mode-1, as trained", trained, "mode-1"),
-        ("Mode-2", pupils["plans"], "mode-2"),
-    ]
-    for name, player, mode in modes:
-        result = measure(player, mode, arguments.episodes, seed)
-        if task.goals:
-            rate = wilson(int(result.successes.sum()), arguments.episodes)
-            low, mean, high = (100 * value for value in (rate.low, rate.mean, rate.high))
-        else:
-            interval = mean_interval(result.returns)
-            low, mean, high = interval.low, interval.mean, interval.high
-        print(
-            f"{name:28}{result.calls:8.0f}{result.milliseconds:8.3f}{mean:11.1f}   {low:.1f} … {high:.1f}", flush=True
-        )
-        rows.append(["return", name, mean, low, high, result.calls, result.milliseconds])
-    proposals = min(8, thinking.candidates // 2)
-    draws = torch.Generator(device=agent.device)
-    start = energy_curve(trained, state, goal, arguments.iterations, 0, draws.manual_seed(seed))
-    cold = iterations_to(start[-1], start)
-    for name, player in ({f"taught {name}": pupil for name, pupil in pupils.items()} | {"as trained": trained}).items():
-        curve = energy_curve(player, state, goal, arguments.iterations, proposals, draws.manual_seed(seed + 1))
-        ratio = (proposals / thinking.candidates + iterations_to(start[-1], curve)) / cold
-        share = wilson(int((ratio <= 1 / 3).sum()), len(ratio))
-        print(
-            f"iterations with proposals, policy {name}: median {ratio.median():.2f} of a cold start's, ≤ 1/3 in "
-            f"{100 * share.mean:.0f} % of states ({100 * share.low:.0f} … {100 * share.high:.0f})"
-        )
-        rows.append(["iterations", name, float(ratio.median()), "", "", "", ""])
-        rows.append(["at most a third", name, 100 * share.mean, 100 * share.low, 100 * share.high, "", ""])
-        needed = proposals / thinking.candidates + mean_iterations(curve, float(start[-1].mean()))
-        cold_needs = mean_iterations(start, float(start[-1].mean()))
-        print(f"  mean energy: after {needed:.2f} iterations where a cold start needs {cold_needs:.2f}")
-        rows.append(["iterations to the mean energy", name, needed / cold_needs, "", "", "", ""])
+    if arguments.plans:
+        rows += keep(pupils, trained, state, goal, arguments)
+    names = {f"taught {name}": pupil for name, pupil in pupils.items()}
+    players = (names if arguments.plans else {"untaught": pupils["plans"]}) | {"as trained": trained}
+    rows += iterations(trained, players, state, goal, arguments)
     with (arguments.out or arguments.run / "distillation.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
