@@ -69,6 +69,35 @@ def procgen(id: str) -> RunConfig:
     return far_sighted(usual) if "bigfish" in id else usual
 
 
+def for_gpu(usual: RunConfig) -> RunConfig:
+    """Procgen where there is a GPU: the IMPALA encoder, wider latents and networks, larger batches, more updates.
+
+    As many frames as on a laptop, so that the two can be compared.
+
+    Raises:
+        ValueError: Another kind of world; its networks are small, and no faster on a GPU.
+    """
+    if "procgen" not in usual.env.id:
+        raise ValueError(
+            f"{usual.env.id} has no settings for a GPU, only Procgen has; its networks are small and no faster there "
+            "(leave --gpu away; --device cuda alone is possible)"
+        )
+    loss, behaviour, schedule = usual.model_loss, usual.behaviour, usual.schedule
+    return replace(
+        usual,
+        env=replace(usual.env, num_envs=64),
+        perception=replace(usual.perception, encoder="impala", latent=512, width=64),
+        world_model=replace(usual.world_model, hidden=512),
+        critic=replace(usual.critic, hidden=512),
+        actor=replace(usual.actor, hidden=512),
+        model_loss=replace(loss, batch=4 * loss.batch, directions=2 * loss.directions),
+        behaviour=replace(behaviour, batch=4 * behaviour.batch),
+        schedule=replace(
+            schedule, prefill_updates=2 * schedule.prefill_updates, round_updates=2 * schedule.round_updates
+        ),
+    )
+
+
 def far_sighted(usual: RunConfig) -> RunConfig:
     """Bigfish: whoever stays at the edge lives for hundreds of decisions, and that is what pays.
 

@@ -25,7 +25,7 @@ from .agent.config import RunConfig
 from .agent.evaluation import Result
 from .agent.faults import locked
 from .agent.health_report import health_table, write_health
-from .agent.presets import preset
+from .agent.presets import for_gpu, preset
 from .agent.pretrained import pretrained, pretrained_names
 from .agent.protocols import (
     check_room_behaviours,
@@ -66,6 +66,8 @@ class TrainOptions:
     """Go on with the interrupted run in the folder, with its settings."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the run that the folder holds."""
+    gpu: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Procgen: settings for a GPU instead of a laptop (IMPALA encoder, larger latents, networks and batches)."""
     origin: Annotated[
         Path | None, tyro.conf.arg(name="from", metavar="FOLDER", help_behavior_hint="(default: untrained networks)")
     ] = None
@@ -140,6 +142,10 @@ def train(arguments: Sequence[str], console: Console) -> int:
         default = dataclasses.replace(
             default, seed=default.seed + 1, schedule=dataclasses.replace(default.schedule, prefill_updates=0)
         )
+    if "--gpu" in rest and ("--resume" in rest or origin is not None):
+        raise UsageError("--gpu chooses the settings of a new run; --resume and --from have those of the run they name")
+    if "--gpu" in rest:
+        default = for_gpu(default)
     folder = Path(name) if name else default_folder(id, given("--seed", rest) or str(default.seed))
     if "--resume" in rest and not wants_help(rest):
         default = read_settings(newest(folder / FOLDER) or folder)

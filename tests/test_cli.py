@@ -351,6 +351,26 @@ def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytes
     assert Path("more/weights.safetensors").read_bytes() == saved and not Path("new").exists()
 
 
+def test_there_are_settings_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are those of the laptop but larger, and they train; a small piece of it, so that it can be tried here."""
+    few = (
+        "--model-loss.batch 4 --behaviour.batch 2 --behaviour.steps 4 --schedule.prefill 640 --schedule.rounds 1 "
+        "--schedule.prefill-updates 2 --schedule.round-steps 64 --schedule.round-updates 2 --schedule.capacity 1000 "
+        "--schedule.final-behaviour-updates 1 --perception.width 4 --device cpu --run gpu"
+    ).split()
+    assert main(["train", "procgen:coinrun", "--gpu", *few]) == 0
+    told = json.loads(Path("gpu/config.json").read_text())["config"]
+    assert (told["perception"]["encoder"], told["perception"]["latent"], told["world_model"]["hidden"]) == (
+        "impala", 512, 512,
+    )  # fmt: skip
+    for world, arguments, expected in (
+        ("TwoRoom", ["--gpu"], "TwoRoom has no settings for a GPU, only Procgen has"),
+        ("procgen:coinrun", ["--gpu", "--resume", "--run", "gpu"], "--gpu chooses the settings of a new run"),
+        ("procgen:coinrun", ["--gpu", "--from", "coinrun"], "--gpu chooses the settings of a new run"),
+    ):
+        assert expected in refusal(capsys, "train", world, *arguments)
+
+
 def test_overwrite_starts_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "CartPole-v1", "--run", "r", *TINY]) == 0
     Path("r/compare").mkdir()
