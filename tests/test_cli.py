@@ -353,11 +353,11 @@ def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytes
 
 def test_there_are_settings_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     """They are those of the laptop but larger, and they train; a small piece of it, so that it can be tried here."""
-    few = (
-        "--model-loss.batch 4 --behaviour.batch 2 --behaviour.steps 4 --schedule.prefill 640 --schedule.rounds 1 "
-        "--schedule.prefill-updates 2 --schedule.round-steps 64 --schedule.round-updates 2 --schedule.capacity 1000 "
-        "--schedule.final-behaviour-updates 1 --perception.width 4 --device cpu --run gpu"
-    ).split()
+    few = [
+        "--model-loss.batch=4", "--behaviour.batch=2", "--behaviour.steps=4", "--schedule.prefill=640", "--device=cpu",
+        "--schedule.prefill-updates=2", "--schedule.rounds=1", "--schedule.round-steps=64", "--perception.width=4",
+        "--schedule.round-updates=2", "--schedule.final-behaviour-updates=1", "--schedule.capacity=1000", "--run=gpu",
+    ]  # fmt: skip
     assert main(["train", "procgen:coinrun", "--gpu", *few]) == 0
     told = json.loads(Path("gpu/config.json").read_text())["config"]
     assert (told["perception"]["encoder"], told["perception"]["latent"], told["world_model"]["hidden"]) == (
