@@ -81,7 +81,7 @@ def as_before(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of format 1, in which the newer ones are missing, as those of this version."""
     new = {"tokenizer": {"changed": 0.0}, "latent_action": {"pooling": "all"}}
     changed = {name: {**settings.get(name, {}), **values} for name, values in new.items()}
-    return {**settings, **changed, "outcomes": {"blocks": 0}}
+    return {**settings, **changed, "outcomes": {"layers": 0}}
 
 
 def _check_sizes(config: GenieConfig, path: Path) -> None:

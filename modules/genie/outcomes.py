@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..two_hot import TwoHot
 
@@ -14,11 +16,11 @@ from ..two_hot import TwoHot
 class OutcomesConfig:
     """Settings of the reward and ending heads."""
 
-    blocks: int = 2
-    """Attention blocks in which the action asks the patches of the frame; 0: their mean answers, in which a small
-    figure is hardly heard."""
-    heads: int = 4
-    """Attention heads."""
+    layers: int = 2
+    """3×3 convolutions over the frame's patches, of which the place that answers loudest is heard: what happens to a
+    small figure is the same wherever it is. 0: the mean of all patches answers, in which it is hardly heard."""
+    channels: int = 64
+    """Channels of these."""
 
 
 class Outcomes(nn.Module):
@@ -30,28 +32,34 @@ class Outcomes(nn.Module):
         config: Settings.
         features: Width D of what the dynamics makes of a token.
         actions: Latent actions |A|.
+        grid: Rows and columns of a frame's N tokens.
         hidden: Hidden units.
         bins: Of the reward's two-hot code.
 
     Raises:
-        ValueError: Numbers of blocks or heads that do not fit.
+        ValueError: Numbers out of range.
     """
 
-    def __init__(self, config: OutcomesConfig, features: int, actions: int, hidden: int = 128, bins: int = 41) -> None:
+    def __init__(
+        self,
+        config: OutcomesConfig,
+        features: int,
+        actions: int,
+        grid: tuple[int, int],
+        hidden: int = 128,
+        bins: int = 41,
+    ) -> None:
         super().__init__()
-        if config.blocks < 0 or config.heads < 1 or features % config.heads:
+        if config.layers < 0 or config.channels < 1:
             raise ValueError(
-                f"outcomes.blocks is {config.blocks} and heads {config.heads}; expected at least 0, and a divisor of "
-                f"the width of the dynamics, {features}"
+                f"outcomes.layers is {config.layers} and channels {config.channels}; expected at least 0 and 1"
             )
+        self.grid = grid
         self.action = nn.Embedding(actions, features)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                features, config.heads, 2 * features, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(config.blocks)
-        )
-        self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        widths = [features, *[config.channels] * config.layers]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.heard = nn.Linear(features, config.channels) if config.layers else None
+        self.trunk = nn.Sequential(nn.Linear(widths[-1] + features, hidden), nn.LayerNorm(hidden), nn.SiLU())
         self.two_hot = TwoHot(bins)
         self.reward, self.ending = nn.Linear(hidden, bins), nn.Linear(hidden, 1)
         nn.init.zeros_(self.reward.weight)
@@ -65,13 +73,16 @@ class Outcomes(nn.Module):
             action: Latent actions ``[...]``.
         """
         asked = self.action(action)
-        if len(self.blocks):
-            tokens = torch.cat([asked.unsqueeze(-2), patches], -2).flatten(0, -3)
-            for block in self.blocks:
-                tokens = block(tokens)
-            told = tokens[:, 0].reshape(asked.shape)
-        else:
+        if self.heard is None:
             told = patches.mean(-2)
+        else:
+            x = patches.flatten(0, -3).unflatten(1, self.grid).movedim(-1, 1)  # [n, D, rows, columns]
+            for depth, layer in enumerate(self.layers):
+                x = layer(x)
+                if depth == 0:
+                    x = x + self.heard(asked).flatten(0, -2)[..., None, None]
+                x = F.silu(x)
+            told = x.amax((-2, -1)).reshape(*asked.shape[:-1], x.shape[1])
         hidden = self.trunk(torch.cat([told, asked], -1))
         return self.reward(hidden), self.ending(hidden).squeeze(-1)
 

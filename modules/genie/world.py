@@ -91,7 +91,9 @@ class Genie(nn.Module):
         self.dynamics = Dynamics(
             config.dynamics, self.tokenizer.vocabulary, config.latent_action.actions, self.tokenizer.grid, context
         )
-        self.outcomes = Outcomes(config.outcomes, config.dynamics.width, config.latent_action.actions)
+        self.outcomes = Outcomes(
+            config.outcomes, config.dynamics.width, config.latent_action.actions, self.tokenizer.grid
+        )
 
     @property
     def actions(self) -> int:
