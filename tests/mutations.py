@@ -290,6 +290,20 @@ MUTATIONS = (
              "@ k.transpose(-2, -1) +",
              "modules/genie/test_networks.py"
              "::test_attention_spelled_out_is_torchs_with_its_gradients_and_stays_in_its_precision"),
+    # ---- small figures before a picture that stands still
+    Mutation("modules/genie/latent_action.py", "pooled = (weight * told).sum(2) / (weight.sum(2) + _STILL)",
+             "pooled = told.mean(2)",
+             "modules/genie/test_networks.py::test_steps_in_which_nothing_changes_are_told_alike_whatever_the_picture"),
+    Mutation("modules/genie/tokenizer.py", "return 1 + self.config.changed * known", "return 1 + 0 * known",
+             "modules/genie/test_networks.py::test_the_tokenizer_minds_most_what_changes"),
+    Mutation("modules/genie/outcomes.py", "told = x.amax((-2, -1))", "told = patches.mean(-2)[..., :1].expand(-1, 16)",
+             "modules/genie/test_networks.py::test_one_patch_among_many_is_heard_and_not_by_the_mean"),
+    Mutation("modules/genie/files.py", '"pooling": "all"', '"pooling": "changed"',
+             "modules/genie/test_sampling.py::test_a_world_of_the_first_format_goes_on_as_it_was"),
+    Mutation("agent/evaluation.py", "left = lengths == steps", "left = lengths > steps",
+             "agent/test_evaluation.py::test_episodes_are_left_after_so_many_steps_and_count_as_they_stand"),
+    Mutation("agent/genie_data.py", "return Buttons(oracle, config.actions) if fewer else oracle", "return oracle",
+             "agent/test_genie_data.py::test_the_oracle_plans_with_the_recorded_buttons_and_is_worth_filming"),
 )  # fmt: skip
 
 

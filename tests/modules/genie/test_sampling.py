@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from forethought.modules.genie.dynamics import check_sampling
 from forethought.modules.genie.files import load_part, load_prompts, load_settings, load_world, save_part
+from forethought.modules.genie.outcomes import OutcomesConfig
 from forethought.modules.genie.sampler import Sampling, draw_noise, fill_in, pick, schedule
 from forethought.modules.genie.world import Genie
 
@@ -180,6 +182,33 @@ def test_a_world_comes_back_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(*pictures)
     patches = torch.randn(2, 16, 16)
     assert torch.equal(world.outcomes.judge(patches, actions[:, 0])[0], again.outcomes.judge(patches, actions[:, 0])[0])
+
+
+def test_a_world_of_the_first_format_goes_on_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = replace(
+        CONFIG,
+        tokenizer=replace(CONFIG.tokenizer, changed=0.0),
+        latent_action=replace(CONFIG.latent_action, pooling="all"),
+        outcomes=OutcomesConfig(layers=0),
+    )
+    world = Genie(config).eval()
+    folder = save(world, tmp_path / "world")
+    told = json.loads((folder / "world.json").read_text())
+    assert told["format"] == 2
+    for part, setting in (("tokenizer", "changed"), ("latent_action", "pooling")):
+        del told["config"][part][setting]
+    del told["config"]["outcomes"]
+    (folder / "world.json").write_text(json.dumps(told | {"format": 1}))
+    assert load_settings(folder)[0] == config
+    again, video = load_world(folder, CPU), frames()
+    torch.testing.assert_close(again.latent_action.vectors(video), world.latent_action.vectors(video))
+    patches, actions = torch.randn(2, 16, 16), tokens()[1][:, 0]
+    assert torch.equal(again.outcomes(patches, actions)[0], world.outcomes(patches, actions)[0])
+    for damage in ({"format": 3}, {"format": 1, "config": 5}, {"format": 1, "config": {"latent_action": 3}}):
+        (folder / "world.json").write_text(json.dumps(told | damage))
+        with pytest.raises(ValueError, match=r"world\.json"):
+            load_settings(folder)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
