@@ -49,6 +49,9 @@ class Cloning:
     """Width of the policy's perception."""
     channels: int = 16
     """Channels of its widest convolution."""
+    sample: bool = False
+    """Clones draw from their policy; else they do what is likeliest, which leaves them stuck where the expert itself
+    acts by chance."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,20 @@ class ClonedPolicy(nn.Module):
 
 
 class CloneBehaviour:
-    """A cloned policy at work: the likeliest action for each frame."""
+    """A cloned policy at work: the likeliest action for each frame, or with a generator one that is drawn."""
 
-    def __init__(self, policy: ClonedPolicy, device: torch.device) -> None:
-        self.policy, self.device = policy, device
+    def __init__(
+        self, policy: ClonedPolicy, device: torch.device, generator: np.random.Generator | None = None
+    ) -> None:
+        self.policy, self.device, self.generator = policy, device, generator
 
     @torch.no_grad()
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Decide for all environments at once."""
-        chosen = self.policy(torch.from_numpy(observation).to(self.device)).argmax(-1).cpu().numpy()
+        logits = self.policy(torch.from_numpy(observation).to(self.device)).cpu().numpy()
+        if self.generator is not None:
+            logits = logits + self.generator.gumbel(size=logits.shape)  # the largest is a draw from the softmax
+        chosen = logits.argmax(-1)
         return Decision(chosen, np.zeros((len(first), 1), np.float32), None, np.zeros(len(first), np.bool_), 0)
 
 
@@ -170,33 +178,46 @@ def clones(
     actions = 1 + int(known.actions.max())
     oracle = clone(watched, known.actions, actions, config, seed, device, second)
     found = [
-        _by_labels(world, latent, known, count, meaning, seed, device)
+        _by_labels(world, latent, known, count, meaning, seed, device, config.sample)
         for meaning in config.meanings
         for count in config.labels
     ]
     env, shown = home.build(1, "test", seed), home_of({"data": data.about})
     try:
-        found += [_oracle(world, oracle, len(known.actions), device), *expert(env, shown), chance(home, seed)]
+        found += [
+            _oracle(world, oracle, len(known.actions), device, seed if config.sample else None),
+            *expert(env, shown),
+            chance(home, seed),
+        ]
     finally:
         env.close()
     return found
 
 
 def _by_labels(
-    world: Genie, policy: ClonedPolicy, known: Labelled, count: int, meaning: Meaning, seed: int, device: torch.device
+    world: Genie,
+    policy: ClonedPolicy,
+    known: Labelled,
+    count: int,
+    meaning: Meaning,
+    seed: int,
+    device: torch.device,
+    sample: bool,
 ) -> Contestant:
     few = Labelled(known.codes[:count], known.actions[:count], known.features[:count])
     actions = learn_map(world, few, meaning, seed)
 
     def begin(env: VectorEnv) -> Behaviour:
-        return LatentBehaviour(env, world, CloneBehaviour(policy, device), actions, device, frames=1)
+        cloned = CloneBehaviour(policy, device, np.random.default_rng(seed) if sample else None)
+        return LatentBehaviour(env, world, cloned, actions, device, frames=1)
 
     return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "imitates codes")
 
 
-def _oracle(world: Genie, policy: ClonedPolicy, count: int, device: torch.device) -> Contestant:
+def _oracle(world: Genie, policy: ClonedPolicy, count: int, device: torch.device, seed: int | None) -> Contestant:
     def begin(env: VectorEnv) -> Behaviour:
-        return LatentBehaviour(env, world, CloneBehaviour(policy, device), None, device, frames=1)
+        cloned = CloneBehaviour(policy, device, None if seed is None else np.random.default_rng(seed))
+        return LatentBehaviour(env, world, cloned, None, device, frames=1)
 
     return Contestant("clone of true actions", begin, f"oracle, {count} labels")
 

@@ -12,7 +12,7 @@ import torch
 from forethought.agent.agent import Decision
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.evaluation import Result
-from forethought.agent.genie_cloning import Cloning, clones
+from forethought.agent.genie_cloning import CloneBehaviour, Cloning, clones
 from forethought.agent.genie_contest import (
     Arena,
     Contestant,
@@ -183,6 +183,18 @@ def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
     assert rows["clone, 32 labels, dictionary"] >= 0.9 and rows["clone of true actions"] >= 0.9
     assert rows["expert"] == 1
     assert max(rows["random"], rows["clone, 1 labels, dictionary"]) <= 0.6  # one label names one action
+
+
+def test_clones_do_what_is_likeliest_or_draw_from_their_policy() -> None:
+    def policy(frames: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.3, 0.7]).log().expand(len(frames), 2)
+
+    frames, flags = np.zeros((2_000, 4, 4, 3), np.uint8), np.ones(2_000, np.bool_)
+    shares = {
+        name: CloneBehaviour(policy, CPU, draws).act(frames, flags, flags).action.mean()  # type: ignore[arg-type]
+        for name, draws in (("likeliest", None), ("drawn", np.random.default_rng(0)))
+    }
+    assert shares["likeliest"] == 1 and abs(shares["drawn"] - 0.7) < 0.04
 
 
 def test_the_agent_that_plays_in_a_video_is_its_expert(tmp_path: Path) -> None:
