@@ -178,17 +178,27 @@ def planners_of(arena: Arena, settings: DreamPlanning, seed: int) -> list[Contes
 
 
 def _in_dream(arena: Arena, settings: DreamPlanning, name: str, seed: int) -> Contestant:
-    planner = make_planner(name, spaces.Discrete(arena.world.actions))
+    codes = known_codes(arena)
+    planner = make_planner(name, spaces.Discrete(len(codes)))
     budget = Budget(settings.horizon, settings.candidates, settings.iterations, settings.hold)
 
     def begin(env: VectorEnv) -> Behaviour:
         inner = DreamBehaviour(
             arena.world, env.num_envs, planner, budget, settings.discount, seed, arena.device,
-            arena.world.sampling_with(settings.sampling_steps, settings.temperature), settings.commit,
+            arena.world.sampling_with(settings.sampling_steps, settings.temperature), settings.commit, codes,
         )  # fmt: skip
         return arena.latent(inner, env)
 
     return Contestant(f"dream, {name}", begin, "latent actions")
+
+
+def known_codes(arena: Arena) -> list[int]:
+    """Codes that labelled play shows in a hundredth of its steps at least: what others do, nobody knows and no part of
+    the world has learned."""
+    if arena.actions is None:
+        return list(range(arena.world.actions))
+    times = arena.actions.dictionary.counts.sum(1)
+    return torch.nonzero(100 * times >= times.sum()).flatten().tolist()
 
 
 def _in_simulator(home: Home, settings: DreamPlanning, name: str, seed: int) -> Contestant:

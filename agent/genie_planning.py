@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -72,6 +74,10 @@ class DreamBehaviour:
         device: Where the world is.
         sampling: How frames are drawn; None: as the world says.
         commit: Steps of a plan that are carried out before the next is made.
+        codes: Latent actions to plan with; all when None.
+
+    Raises:
+        ValueError: No codes.
     """
 
     def __init__(
@@ -85,7 +91,11 @@ class DreamBehaviour:
         device: torch.device,
         sampling: Sampling | None = None,
         commit: int = 1,
+        codes: Sequence[int] | None = None,
     ) -> None:
+        self.codes = torch.tensor(range(world.actions) if codes is None else codes, device=device)
+        if not len(self.codes):
+            raise ValueError("no latent actions to plan with")
         self.world, self.planner, self.budget, self.discount, self.seed = world, planner, budget, discount, seed
         self.device, self.window, self.sampling = device, Window(num_envs, world), sampling
         self.courses = Courses(num_envs, min(commit, budget.horizon))
@@ -98,9 +108,11 @@ class DreamBehaviour:
         if len(index):
             dream = dream_on(self.world, frames[index], self.device)
             objective = DreamObjective(self.world, dream, self.discount, self.seed, self.sampling)
-            space = spaces.Discrete(self.world.actions)
-            plan = self.planner.plan(objective, space, Proposal(), self.budget, len(index), self.generator)
-            self.courses.follow(index, plan.actions.cpu().numpy())
+            space = spaces.Discrete(len(self.codes))
+            plan = self.planner.plan(
+                lambda chosen: objective(self.codes[chosen]), space, Proposal(), self.budget, len(index), self.generator
+            )
+            self.courses.follow(index, self.codes[plan.actions].cpu().numpy())
             calls = objective.calls
         planned = np.isin(np.arange(len(first)), index)
         return Decision(self.courses.advance(active), np.zeros((len(first), 1), np.float32), None, planned, calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from forethought.agent.genie_planning import DreamBehaviour, DreamObjective
 from forethought.modules.genie.decoding import ActionDecoder, ActionDictionary
@@ -68,6 +69,16 @@ def test_dreams_to_plan_in_may_be_drawn_faster() -> None:
     assert taken == [own.steps * 3, 3, 3]  # the last step need not be dreamed
     assert not torch.equal(found[0], found[1])
     assert torch.equal(found[1], found[2])  # the likeliest tokens need no noise
+
+
+def test_plans_are_made_of_the_codes_that_are_known() -> None:
+    world, budget = judged([0.0, 9.0, 2.0, 4.0]), Budget(2, 32, 1)
+    frames, all_of_them = np.zeros((3, 16, 16, 3), np.uint8), np.ones(3, np.bool_)
+    for codes, best in ((None, 1), ([0, 2, 3], 3), ([2, 0], 2)):
+        behaviour = DreamBehaviour(world, 3, RandomShooting(), budget, 0.9, 0, torch.device("cpu"), codes=codes)
+        assert (behaviour.act(frames, all_of_them, all_of_them).action == best).all()
+    with pytest.raises(ValueError, match="no latent actions"):
+        DreamBehaviour(world, 3, RandomShooting(), budget, 0.9, 0, torch.device("cpu"), codes=[])
 
 
 def test_a_plan_is_carried_out_for_some_steps_where_its_environment_is_active() -> None:

@@ -21,6 +21,7 @@ from forethought.agent.genie_contest import (
     contest,
     enter,
     expert,
+    known_codes,
     planners_of,
 )
 from forethought.agent.genie_data import Recording, record
@@ -164,6 +165,15 @@ def walk(one: Contestant, steps: int = 7) -> int:
         if not active.any():
             break
     return arrived
+
+
+def test_codes_that_labelled_play_hardly_shows_are_not_planned_with(arena: Arena) -> None:
+    assert arena.actions is not None and known_codes(arena) == list(range(arena.world.actions))
+    rare = ActionDictionary(arena.world.actions, len(MOVES))
+    rare.counts = arena.actions.dictionary.counts.clone() * 100
+    rare.counts[2], rare.counts[3] = 0, torch.eye(len(MOVES), dtype=torch.long)[0]
+    assert known_codes(replace(arena, actions=ActionMap(rare))) == [0, 1, 4]
+    assert known_codes(replace(arena, actions=None)) == list(range(arena.world.actions))
 
 
 def test_plans_made_in_the_dream_work_in_the_true_environment(arena: Arena) -> None:
