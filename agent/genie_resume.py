@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def _as_before(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "training": {**facts["training"], "world": as_before(facts["training"]["world"])}}
 
 
-_MIGRATIONS = {1: _as_before}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], Any]] = {1: _as_before}
 
 
 def train_world(

@@ -75,12 +75,12 @@ def for_gpu(usual: RunConfig) -> RunConfig:
     As many frames as on a laptop, so that the two can be compared.
 
     Raises:
-        ValueError: Another kind of world; its networks are small, and no faster on a GPU.
+        ValueError: Another kind of world; its networks are small.
     """
     if "procgen" not in usual.env.id:
         raise ValueError(
-            f"{usual.env.id} has no settings for a GPU, only Procgen has; its networks are small and no faster there "
-            "(leave --gpu away; --device cuda alone is possible)"
+            f"{usual.env.id} has no settings for a GPU, only Procgen has; leave --gpu away (--device cuda alone is "
+            "possible)"
         )
     loss, behaviour, schedule = usual.model_loss, usual.behaviour, usual.schedule
     return replace(

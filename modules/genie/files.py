@@ -79,7 +79,7 @@ def load_settings(folder: Path) -> tuple[GenieConfig, dict[str, Any]]:
 
 def as_before(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of format 1, in which the newer ones are missing, as those of this version."""
-    new = {"tokenizer": {"changed": 0.0}, "latent_action": {"pooling": "all"}}
+    new: dict[str, dict[str, Any]] = {"tokenizer": {"changed": 0.0}, "latent_action": {"pooling": "all"}}
     changed = {name: {**settings.get(name, {}), **values} for name, values in new.items()}
     return {**settings, **changed, "outcomes": {"layers": 0}}
 

@@ -76,7 +76,7 @@ class Outcomes(nn.Module):
         if self.heard is None:
             told = patches.mean(-2)
         else:
-            x = patches.flatten(0, -3).unflatten(1, self.grid).movedim(-1, 1)  # [n, D, rows, columns]
+            x = patches.reshape(-1, *self.grid, patches.shape[-1]).movedim(-1, 1)  # [n, D, rows, columns]
             for depth, layer in enumerate(self.layers):
                 x = layer(x)
                 if depth == 0:
