@@ -91,6 +91,32 @@ def test_stopping_anywhere_changes_nothing(config: GenieTraining, data: VideoDat
     ]  # fmt: skip
 
 
+def test_a_training_of_the_first_format_goes_on_as_it_was(data: VideoDataset, tmp_path: Path) -> None:
+    """It knew nothing of what was added since, and the resumed one has none of it, bit for bit."""
+    world = LONG.world
+    old = replace(LONG, world=replace(
+        world, tokenizer=replace(world.tokenizer, changed=0.0),
+        latent_action=replace(world.latent_action, pooling="all"), outcomes=replace(world.outcomes, layers=0),
+    ))  # fmt: skip
+    live(old, data, tmp_path / "whole")
+    watch = Watch()
+    watch.at = {7: lambda: signal.raise_signal(signal.SIGTERM)}
+    with pytest.raises(Stopped):
+        train_world(old, (data, data), tmp_path / "old", watch, {})
+    path = tmp_path / "old" / CHECKPOINT
+    tensors = parse_tensors(path.read_bytes())
+    facts = json.loads(bytes(tensors["about"].tolist()))
+    told = facts["training"]["world"]
+    assert facts["format"] == 2
+    facts["format"] = 1
+    del told["tokenizer"]["changed"], told["latent_action"]["pooling"], told["outcomes"]
+    about = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
+    path.write_bytes(tensor_bytes(tensors | {"about": about}))
+    watch.at = {}
+    train_world(old, (data, data), tmp_path / "old", watch, {}, resume=True)
+    assert content(tmp_path / "old") == content(tmp_path / "whole")
+
+
 def test_a_twin_that_was_stopped_keeps_the_tokenizer_of_its_world(data: VideoDataset, tmp_path: Path) -> None:
     """Stopped in its dynamics and in its outcomes, it is the twin that was not; it has no latent actions to learn."""
     live(LONG, data, tmp_path / "world")
