@@ -102,6 +102,11 @@ class WorldModelLoss:
     """Weight of the reward's cross-entropy."""
     ending: float = 1.0
     """Weight of the ending's cross-entropy."""
+    returns: float = 0.0
+    """Reward tasks: weight of the cross-entropies of the discounted rewards and ending that followed in memory, told
+    from encoded and imagined states alike, so that perception keeps what matters later, too. 0: nobody tells them."""
+    returns_discount: float = 0.93
+    """Discount of these per decision."""
     sensors: float = 10.0
     """Weight of the squared error of what the world's sensors will measure, where it has any."""
     shift: int = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modules.memory import Window
+from ..modules.networks import silent
 from ..modules.perception import Perception
 from ..modules.regularisers import hinge, info_nce, pair_energies, sigreg, vicreg
 from ..modules.world_model import WorldModel
@@ -69,6 +70,14 @@ def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Te
     return shifted
 
 
+def return_head(latent: int, hidden: int, bins: int) -> nn.Module:
+    """What tells from latents ``[..., D]`` the rewards and the ending that follow: logits ``[..., 2·bins]``.
+
+    It is there for what perception learns by it, and belongs to learning alone: nobody acts on it.
+    """
+    return nn.Sequential(nn.Linear(latent, hidden), nn.LayerNorm(hidden), nn.SiLU(), silent(hidden, 2 * bins))
+
+
 def world_model_loss(
     perception: Perception,
     world_model: WorldModel,
@@ -77,13 +86,15 @@ def world_model_loss(
     prediction_weight: float,
     generator: torch.Generator,
     target_perception: Perception | None = None,
+    returns: nn.Module | None = None,
 ) -> tuple[Tensor, Metrics]:
     """The training criterion of the JEPA (LeCun 2022, p. 26) with heads for interoception.
 
     Prediction error of a roll-out over T steps from the first latent, a term against collapse per time step, inverse
     dynamics, and cross-entropies of reward and ending and squared errors of the world's sensors, read on imagined
-    transitions. Members of an ensemble are each trained alone; their losses are averaged. Where the window carries
-    latents, perception is at rest and not asked.
+    transitions; and what came later, told from encoded and imagined states (a latent that is to tell it cannot leave
+    out what will matter: 1911.08265 trains the representation by values as well). Members of an ensemble are each
+    trained alone; their losses are averaged. Where the window carries latents, perception is at rest and not asked.
 
     Args:
         perception: Enc, in training mode.
@@ -93,6 +104,7 @@ def world_model_loss(
         prediction_weight: Weight of the prediction error at this update.
         generator: Draws SIGReg's directions and the augmentation.
         target_perception: The slow encoder whose latents are to be predicted, in training mode; None: Enc's own.
+        returns: Tells what followed in memory (`return_head`), for windows that say it; None: nobody does.
 
     Returns:
         The loss, and its parts as numbers.
@@ -126,6 +138,9 @@ def world_model_loss(
         parts["inverse"] = (config.inverse, masked_mean(inverse, known[:, adjacent]))
     if world_model.config.events:
         parts |= _felt(world_model, window, config, steps, latent, came)
+    if returns is not None and window.returns is not None:
+        told = _returns_loss(returns, world_model, window, steps, latent, came.latent)
+        parts["returns"] = (config.returns, told)
     loss = torch.stack([weight * value for weight, value in parts.values()]).sum()
     metrics = {name: float(value.detach()) for name, (_, value) in parts.items()}
     with torch.no_grad():
@@ -206,6 +221,22 @@ def _felt(
         error = (world_model.measure(features) - window.sensors[:, None, where]).square().mean(-1).mean(1)
         parts["sensors"] = (config.sensors, masked_mean(error, window.valid[:, where]))
     return parts
+
+
+def _returns_loss(
+    head: nn.Module, world_model: WorldModel, window: Window, steps: list[int], latent: Tensor, imagined: Tensor
+) -> Tensor:
+    """Cross-entropies of the rewards and the ending that followed, told from encoded ``[B, n+1, D]`` and imagined
+    latents ``[B, E, T+1, D]``; what is open counts less."""
+    assert window.returns is not None
+    members = imagined.shape[1]
+    states = torch.cat([latent.unsqueeze(1).expand(-1, members, -1, -1), imagined[:, :, 1:]], dim=2)
+    where = [*steps, *range(1, imagined.shape[2])]
+    followed = window.returns[:, where]
+    logits = head(states).unflatten(-1, (2, -1))
+    loss = world_model.two_hot.loss(logits, followed[:, None, :, :2].expand(logits.shape[:-1])).sum(-1).mean(1)
+    here = F.pad(window.known, (1, 0), value=1.0)[:, where]  # x[t] is of the window's first episode
+    return masked_mean(loss, here * (1 - followed[..., 2]))
 
 
 def _target(latent: Tensor, reached: Tensor, target_perception: Perception | None, detach: bool) -> Tensor:

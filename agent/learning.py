@@ -20,7 +20,7 @@ from ..modules.regularisers import follow
 from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory, drive_weights
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .criterion import Metrics, carried, masked_mean, perceive, world_model_loss
+from .criterion import Metrics, carried, masked_mean, perceive, return_head, world_model_loss
 from .descent import check_finite, descend, learning_rate_factor, named
 from .hindsight import (
     Ends,
@@ -82,6 +82,13 @@ class Learner:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
         parameters = [*named("perception", m.perception), *named("world_model", m.world_model)]
+        self.returns: torch.nn.Module | None = None
+        if loss.returns:
+            model = agent.config.world_model
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(agent.config.seed + 7)
+                self.returns = return_head(m.perception.width, model.hidden, model.bins).to(agent.device)
+            parameters += named("returns", self.returns)
         self.model_optimiser = torch.optim.AdamW(parameters, loss.learning_rate, weight_decay=1e-5)
         self.critic_optimiser = torch.optim.Adam(named("critic", m.critic), behaviour.learning_rate)
         self.actor_optimiser = torch.optim.Adam(named("actor", m.actor), behaviour.learning_rate)
@@ -98,14 +105,18 @@ class Learner:
         slow: dict[str, torch.nn.Module] = {"target": self.target_critic}
         return slow if self.target_perception is None else slow | {"target_perception": self.target_perception}
 
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """What is saved besides the agent, by the name it is saved under: slow copies, and what only learning asks."""
+        return self.targets() if self.returns is None else self.targets() | {"returns": self.returns}
+
     def state(self) -> dict[str, Tensor]:
         """All that learning goes on from, besides the agent's weights."""
         numbers = {"done": torch.tensor(self.done), "spread": torch.tensor(self.spread, dtype=torch.float64)}
         tensors = numbers | {"generator": self.generator.get_state()}
         for name, optimiser in self.optimisers().items():
             tensors |= optimiser_tensors(name, optimiser)
-        for name, slow in self.targets().items():
-            tensors |= prefixed(name, slow.state_dict())
+        for name, network in self.networks().items():
+            tensors |= prefixed(name, network.state_dict())
         return tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -116,8 +127,8 @@ class Learner:
         """
         for name, optimiser in self.optimisers().items():
             load_optimiser(name, optimiser, state)
-        for name, slow in self.targets().items():
-            slow.load_state_dict(part(state, name))
+        for name, network in self.networks().items():
+            network.load_state_dict(part(state, name))
         self.generator.set_state(state["generator"])
         self.done, self.spread = int(state["done"]), float(state["spread"])
 
@@ -143,7 +154,7 @@ class Learner:
             follow(self.target_perception, m.perception, 1 - config.momentum)
         loss, metrics = world_model_loss(
             m.perception, m.world_model, window, config, self._prediction_weight(), self.generator,
-            self.target_perception,
+            self.target_perception, self.returns,
         )  # fmt: skip
         m.perception.eval()
         self._step_model(loss, metrics, self.done, self.updates)
@@ -164,7 +175,9 @@ class Learner:
         m = self.agent.modules
         config = replace(self.agent.config.model_loss, regulariser="none", time_similarity=0.0, inverse=0.0)
         window = carried(m.perception, window)
-        loss, metrics = world_model_loss(m.perception, m.world_model, window, config, config.prediction, self.generator)
+        loss, metrics = world_model_loss(
+            m.perception, m.world_model, window, config, config.prediction, self.generator, returns=self.returns
+        )
         self._step_model(loss, metrics, done, updates)
         return metrics
 

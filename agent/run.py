@@ -93,6 +93,11 @@ def check_settings(config: RunConfig) -> None:
         )
     _check_latent_variable(config)
     _check_bins(config)
+    if loss.returns and not config.world_model.events:
+        raise ValueError(
+            f"model_loss.returns is {loss.returns} and world_model.events is off; only in reward tasks do rewards and "
+            "endings that are to be told belong to the world: set it to 0"
+        )
     if config.behaviour.remembered and config.task.goals:
         raise ValueError(
             f"behaviour.remembered is {config.behaviour.remembered} and task.goals is set; only in reward tasks does "

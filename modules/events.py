@@ -77,3 +77,28 @@ def window_weights(
     drawn = (chance[stream[:, None], start[:, None] + places] * ways).sum(1) / steps
     everywhere = len(chance) * (last + 1)
     return torch.from_numpy((1 / (1 - share + share * drawn * everywhere)).astype(np.float32))
+
+
+def discounted_sums(
+    reward: NDArray[np.float32], terminated: NDArray[np.bool_], truncated: NDArray[np.bool_], discount: float
+) -> NDArray[np.float32]:
+    """What came of each entry ``[E, N, 3]``: discounted sums of the rewards and of the ending that followed in its
+    episode, and how much of them is open because a time limit or the newest entry cut it off (0: nothing, 1: all).
+
+    Args:
+        reward: Of the transition that each entry begins ``[E, N]``, in the order of time.
+        terminated: Whether the world ended the episode in it ``[E, N]``.
+        truncated: Whether a time limit did ``[E, N]``.
+        discount: γ, per transition.
+    """
+    ended = terminated.astype(np.float32)
+    sums = np.empty((*reward.shape, 3), np.float32)
+    following = np.zeros((len(reward), 3), np.float32)
+    following[:, 2] = 1
+    cut = following.copy()
+    for t in reversed(range(reward.shape[1])):
+        following = np.where(truncated[:, t, None], cut, following) * (discount * (1 - ended[:, t, None]))
+        following[:, 0] += reward[:, t]
+        following[:, 1] += ended[:, t]
+        sums[:, t] = following
+    return sums

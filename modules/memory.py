@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .events import event_chance, leaps, window_weights
+from .events import discounted_sums, event_chance, leaps, window_weights
 
 Array = NDArray[np.generic]
 
@@ -49,6 +49,8 @@ class Window:
         sensors: What the world's n sensors measured on ``x[1…T]``, ``[B, T, n]``; None where there are none.
         weight: Importance weight of each window ``[B]``: how likely it is among all, over how likely it was to be
             drawn, so that weighted means are those over everything remembered. None where all were equally likely.
+        returns: Where asked for, what came after ``x[0…T]``: discounted sums of rewards and of the ending, and how
+            much of them is open (`discounted_sums`), ``[B, T+1, 3]``.
     """
 
     observation: Tensor
@@ -67,6 +69,7 @@ class Window:
     remembered: Tensor | None = None
     sensors: Tensor | None = None
     weight: Tensor | None = None
+    returns: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ class ShortTermMemory:
         self._age = np.zeros(streams, np.int32)
         self.changes = 0
         self.changed = np.zeros(length, np.int64)  # number of the last change of each slot, for saving
+        self._sums: tuple[tuple[int, float], NDArray[np.float32]] | None = None  # after which change, for which γ
 
     def __len__(self) -> int:
         return self.filled * self.streams
@@ -351,6 +355,7 @@ class ShortTermMemory:
         goals: int = 1,
         past: int = 0,
         rarity: float = 0.0,
+        discount: float | None = None,
     ) -> Window:
         """Read B windows of T = ``steps`` transitions at random.
 
@@ -363,6 +368,7 @@ class ShortTermMemory:
             goals: Goals G of each window, where goals are remembered.
             past: Percepts P before each window that are read besides.
             rarity: How much oftener rare kinds of events are among these (`event_chance`).
+            discount: Of what came after each percept; None: it is not read.
 
         Raises:
             ValueError: Fewer entries are remembered than a window needs.
@@ -387,9 +393,25 @@ class ShortTermMemory:
             start[:wanted] = np.clip(positions[pick] - offset, 0, starts - 1)
             weight = window_weights(chance, stream, start, steps, wanted / batch)
         window = replace(self.read(stream, start, steps, past), weight=weight)
+        if discount is not None:
+            returns = self._returns(discount)[stream[:, None], start[:, None] + np.arange(steps + 1)]
+            window = replace(window, returns=torch.from_numpy(returns))
         if not self.shape.goals:
             return window
         return replace(window, goal=self._draw_goals(stream, start, goals, generator))
+
+    def _returns(self, discount: float) -> NDArray[np.float32]:
+        """What came after every readable entry ``[E, N, 3]``, worked out once after each change."""
+        key = (self.changes, discount)
+        if self._sums is None or self._sums[0] != key:
+            order = self.slots(np.arange(self.starts(0), dtype=np.int64))
+            felt = (self.data[name][:, order] for name in ("reward", "terminated", "truncated"))
+            reward, terminated, truncated = felt
+            sums = discounted_sums(
+                reward.astype(np.float32), terminated.astype(np.bool_), truncated.astype(np.bool_), discount
+            )
+            self._sums = key, sums
+        return self._sums[1]
 
     def _chance(self, length: int, rarity: float) -> NDArray[np.float64] | None:
         """How likely each of the streams' first ``length`` entries is to be the event that is drawn ``[E, length]``."""

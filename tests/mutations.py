@@ -304,6 +304,17 @@ MUTATIONS = (
              "agent/test_evaluation.py::test_episodes_are_left_after_so_many_steps_and_count_as_they_stand"),
     Mutation("agent/genie_data.py", "return Buttons(oracle, config.actions) if fewer else oracle", "return oracle",
              "agent/test_genie_data.py::test_the_oracle_plans_with_the_recorded_buttons_and_is_worth_filming"),
+    # ---- what came later
+    Mutation("modules/events.py", "following[:, 1] += ended[:, t]", "following[:, 1] += ended[:, 0]",
+             "modules/test_memory.py::test_what_came_after_is_what_a_slow_sum_says"),
+    Mutation("modules/memory.py", "key = (self.changes, discount)", "key = (0, discount)",
+             "modules/test_memory.py::test_what_came_after_goes_on_with_what_is_written"),
+    Mutation("agent/criterion.py", "return masked_mean(loss, here * (1 - followed[..., 2]))",
+             "return masked_mean(loss, here)",
+             "agent/test_criterion.py::test_what_came_later_counts_where_it_is_known"),
+    Mutation("agent/criterion.py", "logits = head(states).unflatten(-1, (2, -1))",
+             "logits = head(states.detach()).unflatten(-1, (2, -1))",
+             "agent/test_criterion.py::test_perception_keeps_what_matters_later"),
 )  # fmt: skip
 
 

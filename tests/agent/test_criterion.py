@@ -11,7 +11,15 @@ import pytest
 import torch
 from forethought.agent.agent import Agent
 from forethought.agent.config import Regulariser, WorldModelLoss, published
-from forethought.agent.criterion import Metrics, _encoded_steps, carried, perceive, random_shift, world_model_loss
+from forethought.agent.criterion import (
+    Metrics,
+    _encoded_steps,
+    carried,
+    perceive,
+    random_shift,
+    return_head,
+    world_model_loss,
+)
 from forethought.agent.learning import Learner
 from forethought.agent.recording import memory_for
 from forethought.agent.run import check_settings
@@ -57,6 +65,96 @@ def test_events_count_as_often_as_they_come() -> None:
     for part in ("prediction", "inverse"):
         assert given[part] == pytest.approx(plain[part], rel=1e-6)
     assert loss_of(agent, replace(window, weight=weight), correction=0.0) == plain
+
+
+# ---- what came later
+
+
+def later(window: Window, seed: int = 0) -> Window:
+    draws = torch.Generator().manual_seed(seed)
+    returns = torch.rand(BATCH, STEPS + 1, 3, generator=draws)
+    returns[..., 2] = (returns[..., 2] > 0.5).float()
+    return replace(window, returns=returns)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("targets", [0, 2])
+def test_what_came_later_counts_where_it_is_known(members: int, targets: int) -> None:
+    """In the first episode of a window, as far as it is not open; and as much as it weighs."""
+    agent = wake(make_agent(members=members))
+    head = return_head(agent.modules.perception.width, 16, agent.config.world_model.bins)
+    torch.nn.init.normal_(head[-1].weight)  # type: ignore[index, arg-type]
+
+    def of(window: Window, weight: float = 1.0) -> Metrics:
+        config = WorldModelLoss(regulariser_weight=0.0, returns=weight, targets=targets)
+        generator = torch.Generator().manual_seed(0)
+        m = agent.modules
+        loss, metrics = world_model_loss(m.perception, m.world_model, window, config, 1.0, generator, returns=head)
+        return metrics | {"loss": float(loss.detach())}
+
+    known = torch.ones(BATCH, STEPS)
+    known[0, 2:], known[1] = 0, 0
+    window = later(replace(make_window(), known=known))
+    assert window.returns is not None
+    here = torch.cat([torch.ones(BATCH, 1), window.known], dim=1) > 0
+    counts = here & (window.returns[..., 2] == 0)
+    assert 0 < counts.sum() < counts.numel() and (~here).any()
+    other = torch.rand(window.returns.shape, generator=torch.Generator().manual_seed(9))
+    other[..., 2] = window.returns[..., 2]
+    elsewhere = replace(window, returns=torch.where(counts.unsqueeze(-1), window.returns, other))
+    given = of(window)
+    assert of(elsewhere) == given
+    for column in range(2):
+        changed = window.returns.clone()
+        changed[..., column] += 1.0
+        assert of(replace(window, returns=changed))["returns"] != pytest.approx(given["returns"], rel=1e-3)
+    assert of(window, 3.0)["loss"] - given["loss"] == pytest.approx(2 * given["returns"], rel=1e-4)
+    assert "returns" not in of(replace(window, returns=None))
+
+
+def test_perception_keeps_what_matters_later() -> None:
+    """One number of 32 tells the reward of six steps later, which no roll-out of two steps meets: it is in the two
+    numbers of the latent if what came later is to be told, and hardly there if not."""
+    kept = {}
+    for weight in (0.0, 1.0):
+        config = settings()
+        config = replace(
+            config,
+            perception=replace(config.perception, latent=2),
+            model_loss=replace(
+                config.model_loss, steps=2, prediction=0.0, regulariser="none", returns=weight, returns_discount=0.9
+            ),
+        )
+        agent = Agent(config, Spaces((32,), False, False, spaces.Discrete(3)))
+        memory, draws = memory_for(agent, 8, 8 * 600), np.random.default_rng(0)
+        cues = np.zeros((7, 8), np.float32)
+        for t in range(560):
+            seen = draws.normal(size=(8, 32)).astype(np.float32)
+            reward = 3 * cues[t % 7]  # of seven steps before
+            cues[t % 7] = seen[:, 3]
+            memory.write(seen, draws.integers(3, size=8), reward, np.zeros(8, bool), np.zeros(8, bool))
+        learner = Learner(agent, 150)
+        discount = 0.9 if weight else None
+        for _ in range(150):
+            learner.world_model_update(memory.sample(64, 2, draws, discount=discount))
+        percepts = memory.sample(512, 0, draws).observation[:, 0]
+        latent = agent.modules.perception(percepts).detach().double()
+        design = torch.cat([latent, torch.ones(len(latent), 1)], dim=1)
+        cue = percepts[:, 0, 3:4].double()
+        left = cue - design @ torch.linalg.lstsq(design, cue).solution
+        kept[weight] = 1 - float(left.square().sum() / (cue - cue.mean()).square().sum())
+    assert kept[1.0] > 0.4 and kept[0.0] < 0.2, kept
+
+
+def test_telling_what_came_later_needs_rewards_of_the_world() -> None:
+    config = settings()
+    config = replace(
+        config,
+        model_loss=replace(config.model_loss, returns=0.5),
+        world_model=replace(config.world_model, events=False),
+    )
+    with pytest.raises(ValueError, match=r"model_loss.returns is 0.5 and world_model.events is off"):
+        check_settings(config)
 
 
 def test_what_comes_rarely_is_expected_as_rarely() -> None:

@@ -382,11 +382,15 @@ def test_prediction_can_wait_until_actions_are_visible() -> None:
     assert weights == pytest.approx([0, 0, 0.5, 1, 1])
 
 
-def test_a_learner_goes_on_with_its_own_draws() -> None:
+@pytest.mark.parametrize("returns", [0.0, 0.5])
+def test_a_learner_goes_on_with_its_own_draws(returns: float) -> None:
     """Saved after some updates and put into a fresh one, it makes the same next update, dream and all."""
     agents = [make_agent(), make_agent()]
+    for agent in agents:
+        agent.config = replace(agent.config, model_loss=replace(agent.config.model_loss, returns=returns))
     learners = [Learner(agent, 4) for agent in agents]
     window = make_window()
+    window = replace(window, returns=torch.rand(*window.planned.shape, 3))
     for learner in learners:
         learner.world_model_update(window)
         learner.actor_update(window, learner.dream(window))
@@ -397,6 +401,9 @@ def test_a_learner_goes_on_with_its_own_draws() -> None:
         learner.world_model_update(window)
         learner.actor_update(window, learner.dream(window))
     assert fingerprints(agents[0]) == fingerprints(agents[1])
+    for name, network in learners[0].networks().items():
+        assert fingerprint(network) == fingerprint(fresh.networks()[name]), name
+    assert ("returns" in fresh.networks()) == (returns > 0)
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,55 @@ def test_windows_that_are_all_alike_have_no_weight() -> None:
     assert memory.sample(20, 4, rng(), 0.01).weight is None  # not even one window
 
 
+# ---- what came after
+
+
+@pytest.mark.parametrize("written", [15, 20, 45])
+@pytest.mark.parametrize("history", [1, 3])
+def test_what_came_after_is_what_a_slow_sum_says(written: int, history: int) -> None:
+    """Rewards and the ending of the same episode, discounted; open is what a time limit or the newest entry cut off."""
+    memory, draws, discount = ShortTermMemory(SHAPE, streams=2, capacity=40, history=history), rng(4), 0.8
+    rewards = draws.normal(size=(2, written)).astype(np.float32)
+    ends = draws.choice(["", "", "", "", "terminated", "truncated"], size=(2, written))
+    for t in range(written):
+        x = np.array([[t], [t]], np.float32)
+        memory.write(x, np.zeros(2), rewards[:, t], ends[:, t] == "terminated", ends[:, t] == "truncated")
+
+    def slow(stream: int, time: int) -> list[float]:
+        reward = ending = 0.0
+        for k, t in enumerate(range(time, written)):
+            reward += discount**k * float(rewards[stream, t])
+            if ends[stream, t] == "terminated":
+                return [reward, discount**k, 0.0]
+            if ends[stream, t] == "truncated":
+                return [reward, ending, discount ** (k + 1)]
+        return [reward, ending, discount ** (written - time)]
+
+    seen = set()
+    for seed in range(40):
+        window = memory.sample(8, 3, rng(seed), discount=discount)
+        assert window.returns is not None and window.returns.shape == (8, 4, 3)
+        for row, percepts in enumerate(window.observation[..., -1, 0].long().tolist()):
+            streams = [s for s in range(2) if np.allclose(window.reward[row], rewards[s, percepts[:-1]])]
+            assert len(streams) == 1
+            for step, time in enumerate(percepts):
+                assert window.returns[row, step].tolist() == pytest.approx(slow(streams[0], time), abs=1e-5)
+                seen.add((streams[0], time))
+    oldest = max(0, written - 20) + (history - 1 if written >= 20 else 0)
+    assert {time for _, time in seen} == set(range(oldest, written))
+
+
+def test_what_came_after_goes_on_with_what_is_written() -> None:
+    memory = ShortTermMemory(SHAPE, streams=1, capacity=60)
+    fill(memory, 10)
+    assert memory.sample(4, 2, rng()).returns is None
+    before, other = (memory.sample(4, 2, rng(), discount=discount).returns for discount in (0.9, 0.5))
+    fill(memory, 1, {10: "terminated"}, first=10)
+    after = memory.sample(4, 2, rng(), discount=0.9).returns
+    assert before is not None and other is not None and after is not None
+    assert not torch.allclose(before, other) and (before[..., 2] > 0).all() and (after[..., 2] == 0).all()
+
+
 def test_sampling_is_seeded() -> None:
     memory = ShortTermMemory(SHAPE, streams=2, capacity=100)
     rare(memory, 50, {20})
