@@ -349,7 +349,7 @@ def test_what_came_after_goes_on_with_what_is_written() -> None:
     memory = ShortTermMemory(SHAPE, streams=1, capacity=60)
     fill(memory, 10)
     assert memory.sample(4, 2, rng()).returns is None
-    before, other = (memory.sample(4, 2, rng(), discount=discount).returns for discount in (0.9, 0.5))
+    other, before = (memory.sample(4, 2, rng(), discount=discount).returns for discount in (0.5, 0.9))
     fill(memory, 1, {10: "terminated"}, first=10)
     after = memory.sample(4, 2, rng(), discount=0.9).returns
     assert before is not None and other is not None and after is not None
