@@ -49,6 +49,11 @@ class Updates:
     """Updates of the dynamics."""
     outcomes: int = 0
     """Updates of the reward and ending heads; they need data with labels."""
+    labels: int = 0
+    """Steps of which the latent action model is told the true action while it learns; they need data with actions and
+    world.latent_action.told. 0: video alone."""
+    label_weight: float = 1.0
+    """Weight of naming these beside drawing frames."""
     batch: int = 16
     """Windows per update."""
     frames: int = 4
@@ -250,6 +255,8 @@ class GenieTrainer:
             round(updates.latent_action * self.world.latent_action.config.warmup),
         )
 
+        few = self.labelled_steps()
+
         def loss(step: int) -> tuple[Tensor, dict[str, float]]:
             if step == warmup and warmup:
                 with torch.no_grad():
@@ -259,9 +266,23 @@ class GenieTrainer:
                 model.quantiser.place(sample, self.generator)
             told = model.loss(draw(), self.generator, quantise=step >= warmup)
             used, spread = perplexity(told.codes, self.world.actions)
-            return told.loss, {"error": float(told.error.detach()), "perplexity": spread, "usage": used}
+            numbers = {"error": float(told.error.detach()), "perplexity": spread, "usage": used}
+            if few is None:
+                return told.loss, numbers
+            chosen = self.numbers.integers(len(few[1]), size=min(4 * updates.batch, len(few[1])))
+            naming = model.naming_loss(few[0][chosen].to(self.device), few[1][chosen].to(self.device))
+            return told.loss + updates.label_weight * naming, {**numbers, "naming": float(naming.detach())}
 
         self.optimise("latent actions", model, updates.latent_action, loss)
+
+    def labelled_steps(self) -> tuple[Tensor, Tensor] | None:
+        """The few steps whose true actions are told: frames ``[N, 2, H, W, 3]`` in [0, 1] and actions ``[N]``."""
+        if not self.config.updates.labels:
+            return None
+        starts = self.data.starts(2)
+        drawn = np.random.default_rng(self.config.seed).permutation(len(starts))[: self.config.updates.labels]
+        truth = torch.from_numpy(self.data.read_label("actions", starts[drawn], 2)[:, 0])
+        return to_unit(torch.from_numpy(self.data.read(starts[drawn], 2))), truth
 
     def learn_dynamics(self) -> None:
         """Foretell tokens from past tokens and actions."""
@@ -451,6 +472,7 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
         ("updates.latent_action", updates.latent_action, 1),
         ("updates.dynamics", updates.dynamics, 1),
         ("updates.outcomes", updates.outcomes, 0),
+        ("updates.labels", updates.labels, 0),
         ("prompts", config.prompts, 1),
         ("prompt_frames", config.prompt_frames, 1),
         ("threads", config.threads, 1),
@@ -469,6 +491,15 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
             "are standardised over a batch: take at least two steps"
         )
     data.starts(world.context)  # refuses clips that are all too short
+    if updates.labels:
+        if not data.labelled:
+            raise ValueError("updates.labels needs data with true actions; record some, or set it to 0")
+        there = max(int(chunk.max()) for chunk in data.labels["actions"]) + 1
+        if world.latent_action.told < there:
+            raise ValueError(
+                f"updates.labels is {updates.labels}, world.latent_action.told {world.latent_action.told} and the data "
+                f"has {there} actions; set world.latent_action.told to {there}"
+            )
     if config.true_actions:
         if not data.labelled:
             raise ValueError("true_actions needs data with actions; record some, or leave it off")

@@ -315,6 +315,8 @@ MUTATIONS = (
     Mutation("agent/criterion.py", "logits = head(states).unflatten(-1, (2, -1))",
              "logits = head(states.detach()).unflatten(-1, (2, -1))",
              "agent/test_criterion.py::test_perception_keeps_what_matters_later"),
+    Mutation("agent/genie_training.py", "return told.loss + updates.label_weight * naming,", "return told.loss,",
+             "agent/test_genie_learning.py::test_a_few_labels_say_which_of_all_that_moves_is_the_agent"),
 )  # fmt: skip
 
 

@@ -55,6 +55,8 @@ class LatentActionConfig:
     pooling: Literal["changed", "all"] = "changed"
     """Which patches tell what happened. changed: as much as each changes, so that a small figure is heard in a picture
     that stands still; all: all alike."""
+    told: int = 0
+    """True actions that a few labelled steps name (updates.labels); 0: nobody tells any."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class LatentActionModel(nn.Module):
         self.to_code = nn.Linear(d, config.code_dim)
         self.standard = nn.BatchNorm1d(config.code_dim, affine=False)  # what differs between steps, however little
         self.quantiser = VectorQuantiser(config.actions, config.code_dim, patience=config.patience)
+        self.name = nn.Linear(config.code_dim, config.told) if config.told else None
         self.from_code = nn.Linear(config.code_dim, d)
         self.embed_past = nn.Sequential(nn.Linear(seen, d), Places(grid[0] * grid[1], d))
         self.decoder = SpaceTimeTransformer(d, config.blocks, config.heads, context, grid)
@@ -164,6 +167,23 @@ class LatentActionModel(nn.Module):
         return LatentActionLoss(
             loss + self.config.commitment * quantised.commitment, square.mean(), quantised.codes, drawn
         )
+
+    def naming_loss(self, frames: Tensor, truth: Tensor) -> Tensor:
+        """Cross-entropy of the true actions ``[B]``, named from what the encoder says of single steps.
+
+        A few labels say which of all that happens is the agent's doing; without any, the largest change is named, and
+        that may be anything (2502.00379).
+
+        Args:
+            frames: Two each ``[B, 2, H, W, 3]``.
+            truth: What led from the first to the second ``[B]``.
+
+        Raises:
+            ValueError: The model was made to be told nothing.
+        """
+        if self.name is None:
+            raise ValueError("latent_action.told is 0; a model that is told true actions needs their number")
+        return F.cross_entropy(self.name(self.vectors(frames)[:, 0]), truth)
 
     def _cut(self, frames: Tensor) -> Tensor:
         return cut_wide(frames - 0.5, self.config.patch, self.config.margin)

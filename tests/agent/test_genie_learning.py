@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from forethought.agent.genie_evaluation import Card, Examination, examine_world
+from forethought.agent.genie_metrics import best_matching, contingency
 from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, keep_prompts
 from forethought.envs.genie import GenieVectorEnv
 from forethought.modules.genie.dynamics import DynamicsConfig
 from forethought.modules.genie.files import load_world
 from forethought.modules.genie.latent_action import LatentActionConfig
+from forethought.modules.genie.patches import to_unit
 from forethought.modules.genie.tokenizer import TokenizerConfig
-from forethought.modules.genie.video import VideoDataset
+from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
 from forethought.modules.genie.world import GenieConfig
 
-from .sprites import MOVES, find, write
+from .sprites import MOVES, clips, find, write
 
 CONFIG = GenieTraining(
     GenieConfig(
@@ -114,3 +117,73 @@ def test_the_environment_plays_the_learned_world(sprites: tuple[Path, Path]) -> 
         after, *_ = env.step(np.full(4, code))
         ways |= {tuple(way) for way in (find(after) - before).tolist()}
     assert ways >= {tuple(move) for move in MOVES.tolist()}
+
+
+# ---- a few labels
+
+
+def crowded(folder: Path) -> Path:
+    """The sprite, and another of another colour that goes its own way through the same pictures."""
+    for split, count, seed in (("train", 500, 0), ("test", 100, 1)):
+        writer = VideoWriter(folder, split)  # type: ignore[arg-type]
+        mine, actions = clips(count, 8, seed)
+        other, _ = clips(count, 8, seed + 100)
+        for frames, beside, taken in zip(mine, other, actions, strict=True):
+            writer.write(Clip(np.maximum(frames, np.roll(beside, 1, axis=-1)), np.append(taken, 0)))
+        writer.flush()
+    write_about(folder, {"data": "crowded", "actions": len(MOVES)})
+    return folder
+
+
+def test_a_few_labels_say_which_of_all_that_moves_is_the_agent(tmp_path: Path) -> None:
+    """Two sprites move alike: codes are about either, until sixty-four steps of thousands have a label."""
+    data = VideoDataset(crowded(tmp_path / "data"), "train")
+    held_out = VideoDataset(tmp_path / "data", "test")
+    starts = held_out.starts(2)
+    frames = to_unit(torch.from_numpy(held_out.read(starts, 2)))
+    truth = held_out.read_label("actions", starts, 2)[:, 0]
+    told = {}
+    for labels in (0, 64):
+        world = replace(CONFIG.world, latent_action=replace(CONFIG.world.latent_action, told=len(MOVES)))
+        config = replace(CONFIG, world=world, updates=replace(CONFIG.updates, labels=labels, latent_action=300))
+        torch.set_num_threads(1)
+        trainer = GenieTrainer(config, data, tmp_path / f"{labels}", lambda *report: None)
+        trainer.learn_latent_actions()
+        with torch.no_grad():
+            codes = trainer.world.latent_action.encode(frames)[:, 0].numpy()
+        told[labels] = best_matching(contingency(codes, truth))
+    assert told[64] > 0.8, told
+    assert told[0] < 0.75, told
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"told": 4}, r"world.latent_action.told 4 and the data has 5 actions; set world.latent_action.told to 5"),
+        ({"labels": -1}, "updates.labels is -1, expected at least 0"),
+    ],
+)
+def test_labels_that_could_not_be_told_are_refused(
+    sprites: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
+) -> None:
+    action = replace(CONFIG.world.latent_action, told=changes.get("told", 5))
+    updates = replace(CONFIG.updates, labels=changes.get("labels", 8))
+    config = replace(CONFIG, world=replace(CONFIG.world, latent_action=action), updates=updates)
+    with pytest.raises(ValueError, match=message):
+        GenieTrainer(config, VideoDataset(sprites[0], "train"), tmp_path, lambda *report: None)
+
+
+def test_video_alone_has_no_labels_to_tell(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "data", "train")
+    for frames in clips(8, 8, 0)[0]:
+        writer.write(Clip(frames))
+    writer.flush()
+    write_about(tmp_path / "data", {"data": "silent"})
+    config = replace(CONFIG, updates=replace(CONFIG.updates, labels=8))
+    with pytest.raises(ValueError, match=r"updates\.labels needs data with true actions"):
+        GenieTrainer(config, VideoDataset(tmp_path / "data", "train"), tmp_path, lambda *report: None)
+    model = GenieTrainer(
+        CONFIG, VideoDataset(tmp_path / "data", "train"), tmp_path, lambda *r: None
+    ).world.latent_action
+    with pytest.raises(ValueError, match=r"latent_action\.told is 0"):
+        model.naming_loss(torch.zeros(2, 2, 16, 16, 3), torch.zeros(2, dtype=torch.long))

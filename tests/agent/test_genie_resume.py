@@ -33,6 +33,13 @@ VQ = replace(
 )
 
 
+TOLD = replace(
+    LONG,
+    world=replace(LONG.world, latent_action=replace(LONG.world.latent_action, told=8)),
+    updates=replace(LONG.updates, labels=5),
+)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> VideoDataset:
     return noise(tmp_path_factory.mktemp("data"), 12)
@@ -75,7 +82,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: held for name, held in files.items() if name != ".lock"}
 
 
-@pytest.mark.parametrize("config", [LONG, VQ], ids=["fsq", "vq"])
+@pytest.mark.parametrize("config", [LONG, VQ, TOLD], ids=["fsq", "vq", "told"])
 def test_stopping_anywhere_changes_nothing(config: GenieTraining, data: VideoDataset, tmp_path: Path) -> None:
     _, told = live(config, data, tmp_path / "whole")
     assert len(told.told) == UPDATES
