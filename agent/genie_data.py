@@ -51,6 +51,8 @@ class Recording:
     """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms;
     oracle: plans in the true simulator (Procgen, Sprite; 64 courses of 10 steps); or the folder of a trained agent, in
     Mode-1 (./expert, if that is its name)."""
+    exploration: float = 0.0
+    """expert, oracle, agents: chance of an action that is drawn from `actions` instead, held as sticky ones are."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
     actions: tuple[int, ...] = ()
@@ -86,6 +88,20 @@ class StickyBehaviour:
         self.current, self.left = np.where(renew, drawn, self.current), np.where(renew, times, self.left) - 1
         nothing = np.zeros(len(first), np.bool_)
         return Decision(self.current, np.zeros((len(first), 1), np.float32), None, nothing, 0)
+
+
+class Straying:
+    """A behaviour whose actions are sometimes replaced by sticky ones."""
+
+    def __init__(self, behaviour: Behaviour, sticky: StickyBehaviour, chance: float) -> None:
+        self.behaviour, self.sticky, self.chance = behaviour, sticky, chance
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Decide as the behaviour does, then stray."""
+        decision = self.behaviour.act(observation, first, active)
+        other = self.sticky.act(observation, first, active).action
+        strays = self.sticky.generator.random(len(first)) < self.chance
+        return replace(decision, action=np.where(strays, other, decision.action))
 
 
 def record(id: str, config: Recording, folder: Path, progress: dict[str, Progress] | None = None) -> None:
@@ -237,21 +253,41 @@ def recorded_behaviour(config: Recording, env: VectorEnv, split: Split, id: str)
         ValueError: A policy or actions that the environment does not have.
     """
     seed, space = config.seed + (split == "test"), env.single_action_space
-    if config.policy == "expert":
-        return ExpertBehaviour(env)
-    if config.policy == "oracle":
-        return plan_truly(env, id, config, split, _ORACLE)
     if config.policy not in PLAY:
-        return _played_by(load_agent(Path(config.policy)), env, id)
+        able = _able(config, env, split, id)
+        if not config.exploration:
+            return able
+        return Straying(able, sticky_behaviour(config, env, id, seed, config.hold), config.exploration)
     hold = config.hold if config.policy == "sticky" else 1
     if not isinstance(space, gymnasium.spaces.Discrete):
         if config.actions:
             raise ValueError(f"actions are chosen from {config.actions} and {id} has no discrete ones; leave it away")
         return RandomBehaviour(space, env.num_envs, seed, plan=1, sticky=hold)
+    return sticky_behaviour(config, env, id, seed, hold)
+
+
+def sticky_behaviour(config: Recording, env: VectorEnv, id: str, seed: int, hold: int) -> StickyBehaviour:
+    """Random choices of the recorded actions, each held for up to ``hold`` steps.
+
+    Raises:
+        ValueError: The environment has no such actions.
+    """
+    space = env.single_action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise ValueError(f"{id} has no discrete actions to draw from; leave exploration at 0")
     actions = np.array(config.actions or range(int(space.n)), np.int64)
     if actions.min() < 0 or actions.max() >= space.n:
         raise ValueError(f"actions are {config.actions}; {id} has 0 to {int(space.n) - 1}")
     return StickyBehaviour(actions, env.num_envs, seed, hold)
+
+
+def _able(config: Recording, env: VectorEnv, split: Split, id: str) -> Behaviour:
+    """Who knows what to do: a script, a planner in the true simulator, or an agent."""
+    if config.policy == "expert":
+        return ExpertBehaviour(env)
+    if config.policy == "oracle":
+        return plan_truly(env, id, config, split, _ORACLE)
+    return _played_by(load_agent(Path(config.policy)), env, id)
 
 
 def plan_truly(
@@ -325,6 +361,8 @@ def check_recording(config: Recording) -> None:
     for name in ("steps", "test_steps", "num_envs", "height", "width", "hold", "action_repeat", "train_levels"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    if not 0 <= config.exploration <= 1:
+        raise ValueError(f"exploration is {config.exploration}, expected a chance from 0 to 1")
 
 
 def make_way(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -124,6 +125,35 @@ def test_the_oracle_plans_with_the_recorded_buttons_and_is_worth_filming(tmp_pat
         found[policy] = data.read_label("rewards", starts, 1).sum()
         assert set(data.read_label("actions", starts, 1).flatten()) == {1, 3, 5, 7}
     assert found["oracle"] >= found["random"] + 4, found
+
+
+@pytest.mark.parametrize("exploration", [0.0, 0.4, 1.0])
+def test_an_agent_may_stray_so_that_the_video_shows_more_than_what_it_would_do(
+    exploration: float, tmp_path: Path
+) -> None:
+    """To buttons that it does not have itself, as often as was asked for."""
+    settings = Recording(
+        steps=1_600, test_steps=16, num_envs=16, action_repeat=3, distribution_mode="easy", width=16, hold=2,
+        policy=str(pretrained("fruitbot")), exploration=exploration, actions=(11, 12),
+    )  # fmt: skip
+    record("procgen:fruitbot", settings, tmp_path / "data")
+    data = VideoDataset(tmp_path / "data", "train")
+    actions = data.read_label("actions", data.starts(1), 1)
+    assert np.isin(actions, [11, 12]).mean() == pytest.approx(exploration, abs=0.05)
+    assert (actions == 11).mean() == pytest.approx(exploration / 2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("env", "changes", "message"),
+    [
+        ("procgen:maze", {"exploration": 1.5}, "exploration is 1.5, expected a chance from 0 to 1"),
+        ("Sprite", {"policy": "expert", "exploration": 0.5, "actions": (9,)}, "actions are .9,.; Sprite has 0 to 4"),
+        ("TwoRoom", {"policy": "expert", "exploration": 0.5}, "TwoRoom has no discrete actions to draw from"),
+    ],
+)
+def test_exploration_that_cannot_be_is_refused(env: str, changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        record(env, replace(SMALL, **changes), tmp_path / "data")
 
 
 def test_areas_are_averaged() -> None:
