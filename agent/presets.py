@@ -37,10 +37,11 @@ def procgen(id: str) -> RunConfig:
     believes of them: it is told how rare they are, dreams are no longer than its roll-outs, and the actor learns more
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
-    gained nothing from memory.
+    gained nothing from memory, and much from states that tell what came later.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
+    returns = 0.5 if "starpilot" in id else 0.0  # what a shot hits is seen later than a roll-out looks
     frequent = BehaviourLoss(
         batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003,
         remembered=float("fruitbot" in id),
@@ -58,7 +59,7 @@ def procgen(id: str) -> RunConfig:
         world_model=WorldModelConfig(hidden=256),
         model_loss=WorldModelLoss(
             steps=5, batch=48, targets=2, balance=0.5, correction=float(wary), prediction=0.3, prediction_delay=600,
-            detach_target=True, regulariser_weight=0.01, directions=32, inverse=0.3, shift=4,
+            detach_target=True, regulariser_weight=0.01, directions=32, inverse=0.3, shift=4, returns=returns,
         ),
         behaviour=rare if wary else frequent,
         schedule=Schedule(
