@@ -363,6 +363,10 @@ def check_recording(config: Recording) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
     if not 0 <= config.exploration <= 1:
         raise ValueError(f"exploration is {config.exploration}, expected a chance from 0 to 1")
+    if config.exploration and config.policy in PLAY:
+        raise ValueError(
+            f"exploration is {config.exploration} and policy {config.policy}, which plays at random anyway; set it to 0"
+        )
 
 
 def make_way(folder: Path) -> None:

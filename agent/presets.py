@@ -41,7 +41,7 @@ def procgen(id: str) -> RunConfig:
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
-    returns = 0.5 if "starpilot" in id else 0.0  # what a shot hits is seen later than a roll-out looks
+    returns = 0.5 if "starpilot" in id else 0.0  # a shot may hit later than a roll-out looks
     frequent = BehaviourLoss(
         batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003,
         remembered=float("fruitbot" in id),

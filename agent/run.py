@@ -159,6 +159,7 @@ def _check_numbers(config: RunConfig) -> None:
         "model_loss.rarity": loss.rarity,
         "model_loss.correction": loss.correction,
         "model_loss.momentum": loss.momentum,
+        "model_loss.returns_discount": loss.returns_discount,
         "behaviour.expectile": config.behaviour.expectile,
         "behaviour.final_rate": config.behaviour.final_rate,
         "schedule.exploration": schedule.exploration,

@@ -155,6 +155,9 @@ def test_telling_what_came_later_needs_rewards_of_the_world() -> None:
     )
     with pytest.raises(ValueError, match=r"model_loss.returns is 0.5 and world_model.events is off"):
         check_settings(config)
+    growing = replace(settings(), model_loss=replace(config.model_loss, returns_discount=1.1))
+    with pytest.raises(ValueError, match=r"model_loss.returns_discount is 1.1, expected a number from 0 to 1"):
+        check_settings(growing)
 
 
 def test_what_comes_rarely_is_expected_as_rarely() -> None:

@@ -147,6 +147,7 @@ def test_an_agent_may_stray_so_that_the_video_shows_more_than_what_it_would_do(
     ("env", "changes", "message"),
     [
         ("procgen:maze", {"exploration": 1.5}, "exploration is 1.5, expected a chance from 0 to 1"),
+        ("procgen:maze", {"exploration": 0.5}, "exploration is 0.5 and policy sticky, which plays at random anyway"),
         ("Sprite", {"policy": "expert", "exploration": 0.5, "actions": (9,)}, "actions are .9,.; Sprite has 0 to 4"),
         ("TwoRoom", {"policy": "expert", "exploration": 0.5}, "TwoRoom has no discrete actions to draw from"),
     ],
