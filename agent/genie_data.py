@@ -21,7 +21,7 @@ from ..planners import Planner
 from .agent import Agent, Decision
 from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
-from .interaction import Behaviour, Observation, RandomBehaviour, VectorEnv, interact
+from .interaction import Behaviour, Observation, RandomBehaviour, Straying, VectorEnv, interact
 from .oracle import ExpertBehaviour, OracleBehaviour
 from .worlds import spaces_of
 
@@ -88,20 +88,6 @@ class StickyBehaviour:
         self.current, self.left = np.where(renew, drawn, self.current), np.where(renew, times, self.left) - 1
         nothing = np.zeros(len(first), np.bool_)
         return Decision(self.current, np.zeros((len(first), 1), np.float32), None, nothing, 0)
-
-
-class Straying:
-    """A behaviour whose actions are sometimes replaced by sticky ones."""
-
-    def __init__(self, behaviour: Behaviour, sticky: StickyBehaviour, chance: float) -> None:
-        self.behaviour, self.sticky, self.chance = behaviour, sticky, chance
-
-    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
-        """Decide as the behaviour does, then stray."""
-        decision = self.behaviour.act(observation, first, active)
-        other = self.sticky.act(observation, first, active).action
-        strays = self.sticky.generator.random(len(first)) < self.chance
-        return replace(decision, action=np.where(strays, other, decision.action))
 
 
 def record(id: str, config: Recording, folder: Path, progress: dict[str, Progress] | None = None) -> None:

@@ -51,7 +51,7 @@ class Updates:
     """Updates of the reward and ending heads; they need data with labels."""
     labels: int = 0
     """Steps of which the latent action model is told the true action while it learns; they need data with actions and
-    world.latent_action.told. 0: video alone."""
+    world.latent_action.labelled_actions. 0: video alone."""
     label_weight: float = 1.0
     """Weight of naming these beside drawing frames."""
     batch: int = 16
@@ -269,7 +269,7 @@ class GenieTrainer:
             numbers = {"error": float(told.error.detach()), "perplexity": spread, "usage": used}
             if few is None:
                 return told.loss, numbers
-            chosen = self.numbers.integers(len(few[1]), size=min(4 * updates.batch, len(few[1])))
+            chosen = self.numbers.integers(len(few[1]), size=min(4 * updates.batch, len(few[1])))  # single steps: cheap
             naming = model.naming_loss(few[0][chosen].to(self.device), few[1][chosen].to(self.device))
             return told.loss + updates.label_weight * naming, {**numbers, "naming": float(naming.detach())}
 
@@ -495,10 +495,11 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
         if not data.labelled:
             raise ValueError("updates.labels needs data with true actions; record some, or set it to 0")
         there = max(int(chunk.max()) for chunk in data.labels["actions"]) + 1
-        if world.latent_action.told < there:
+        given = world.latent_action.labelled_actions
+        if given < there:
             raise ValueError(
-                f"updates.labels is {updates.labels}, world.latent_action.told {world.latent_action.told} and the data "
-                f"has {there} actions; set world.latent_action.told to {there}"
+                f"updates.labels is {updates.labels}, world.latent_action.labelled_actions {given} and the data has "
+                f"{there} actions; set world.latent_action.labelled_actions to {there}"
             )
     if config.true_actions:
         if not data.labelled:

@@ -28,6 +28,12 @@ class Behaviour(Protocol):
         ...
 
 
+class Drawing(Behaviour, Protocol):
+    """A behaviour that draws what it does."""
+
+    generator: np.random.Generator
+
+
 class ResumableBehaviour(Behaviour, Protocol):
     """A behaviour that can be left and gone on with."""
 
@@ -211,11 +217,29 @@ class RandomBehaviour:
         return Decision(self.action, np.zeros((self.num_envs, self.plan), np.float32), None, nothing, 0)
 
 
-class Exploring:
+class Straying:
     """A behaviour whose actions are sometimes replaced by random ones."""
 
-    def __init__(self, behaviour: ResumableBehaviour, random: RandomBehaviour, chance: float) -> None:
+    def __init__(self, behaviour: Behaviour, random: Drawing, chance: float) -> None:
         self.behaviour, self.random, self.chance = behaviour, random, chance
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Decide as the behaviour does, then explore."""
+        decision = self.behaviour.act(observation, first, active)
+        noise = self.random.act(observation, first, active).action
+        explore = self.random.generator.random(len(first)) < self.chance
+        action = np.where(explore.reshape(-1, *[1] * (noise.ndim - 1)), noise, decision.action)
+        return Decision(action, decision.plan, decision.course, decision.planned, decision.calls)
+
+
+class Exploring(Straying):
+    """The same, and it can be left and gone on with."""
+
+    behaviour: ResumableBehaviour
+    random: RandomBehaviour
+
+    def __init__(self, behaviour: ResumableBehaviour, random: RandomBehaviour, chance: float) -> None:
+        super().__init__(behaviour, random, chance)
 
     def state(self) -> dict[str, Tensor]:
         """That of the behaviour and of the random one."""
@@ -225,11 +249,3 @@ class Exploring:
         """Undo `state`."""
         self.behaviour.restore(part(state, "behaviour"))
         self.random.restore(part(state, "random"))
-
-    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
-        """Decide as the behaviour does, then explore."""
-        decision = self.behaviour.act(observation, first, active)
-        noise = self.random.act(observation, first, active).action
-        explore = self.random.generator.random(len(first)) < self.chance
-        action = np.where(explore.reshape(-1, *[1] * (noise.ndim - 1)), noise, decision.action)
-        return Decision(action, decision.plan, decision.course, decision.planned, decision.calls)

@@ -191,7 +191,7 @@ class Trainer:
         self.phase, self.whole = "world model", False
         while (done := self.learner.done - first) < updates:
             with self.watch("perception and world model"):
-                window = self.draw(config.batch, config.steps, config.balance, rarity=config.rarity, told=True)
+                window = self.draw(config.batch, config.steps, config.balance, rarity=config.rarity, returns=True)
                 with statistics_kept(m.perception, self.learner.target_perception):
                     metrics = self.learner.world_model_update(window)
             if self.learner.done % CHECK_EVERY == 0:
@@ -199,11 +199,11 @@ class Trainer:
             self._unit("world model", done + 1, updates, metrics)
 
     def draw(
-        self, batch: int, steps: int, balance: float = 0.0, goals: int = 1, rarity: float = 0.0, told: bool = False
+        self, batch: int, steps: int, balance: float = 0.0, goals: int = 1, rarity: float = 0.0, returns: bool = False
     ) -> Window:
-        """Windows from memory, where the agent is; with what came after them, where that is to be ``told``."""
+        """Windows from memory, where the agent is; with the ``returns`` that followed, where they are learned."""
         past, loss = self.agent.config.perception.recall.reach, self.agent.config.model_loss
-        discount = loss.returns_discount if told and loss.returns else None
+        discount = loss.returns_discount if returns and loss.returns else None
         window = self.memory.sample(batch, steps, self.generator, balance, goals, past, rarity, discount)
         self.window = to_device(window, self.agent.device)
         return self.window
@@ -240,7 +240,7 @@ class Trainer:
         while self.tuned < updates:
             with self.watch("world model at rest"):
                 steps = schedule.predictor_steps or config.steps
-                window = self.draw(schedule.predictor_batch, steps, config.balance, rarity=config.rarity, told=True)
+                window = self.draw(schedule.predictor_batch, steps, config.balance, rarity=config.rarity, returns=True)
                 metrics = self.learner.predictor_update(window, self.tuned, planned)
             self.tuned += 1
             self._unit("predictor", self.tuned, updates, metrics)

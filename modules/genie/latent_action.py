@@ -55,7 +55,7 @@ class LatentActionConfig:
     pooling: Literal["changed", "all"] = "changed"
     """Which patches tell what happened. changed: as much as each changes, so that a small figure is heard in a picture
     that stands still; all: all alike."""
-    told: int = 0
+    labelled_actions: int = 0
     """True actions that a few labelled steps name (updates.labels); 0: nobody tells any."""
 
 
@@ -104,7 +104,7 @@ class LatentActionModel(nn.Module):
         self.to_code = nn.Linear(d, config.code_dim)
         self.standard = nn.BatchNorm1d(config.code_dim, affine=False)  # what differs between steps, however little
         self.quantiser = VectorQuantiser(config.actions, config.code_dim, patience=config.patience)
-        self.name = nn.Linear(config.code_dim, config.told) if config.told else None
+        self.to_label = nn.Linear(config.code_dim, config.labelled_actions) if config.labelled_actions else None
         self.from_code = nn.Linear(config.code_dim, d)
         self.embed_past = nn.Sequential(nn.Linear(seen, d), Places(grid[0] * grid[1], d))
         self.decoder = SpaceTimeTransformer(d, config.blocks, config.heads, context, grid)
@@ -171,8 +171,7 @@ class LatentActionModel(nn.Module):
     def naming_loss(self, frames: Tensor, truth: Tensor) -> Tensor:
         """Cross-entropy of the true actions ``[B]``, named from what the encoder says of single steps.
 
-        A few labels say which of all that happens is the agent's doing; without any, the largest change is named, and
-        that may be anything (2502.00379).
+        A few labels say which of all that happens is the agent's doing (2502.00379).
 
         Args:
             frames: Two each ``[B, 2, H, W, 3]``.
@@ -181,9 +180,11 @@ class LatentActionModel(nn.Module):
         Raises:
             ValueError: The model was made to be told nothing.
         """
-        if self.name is None:
-            raise ValueError("latent_action.told is 0; a model that is told true actions needs their number")
-        return F.cross_entropy(self.name(self.vectors(frames)[:, 0]), truth)
+        if self.to_label is None:
+            raise ValueError(
+                "latent_action.labelled_actions is 0; a model that is told true actions needs their number"
+            )
+        return F.cross_entropy(self.to_label(self.vectors(frames)[:, 0]), truth)
 
     def _cut(self, frames: Tensor) -> Tensor:
         return cut_wide(frames - 0.5, self.config.patch, self.config.margin)

@@ -113,7 +113,7 @@ def test_what_came_later_counts_where_it_is_known(members: int, targets: int) ->
 
 
 def test_perception_keeps_what_matters_later() -> None:
-    """One number of 32 tells the reward of six steps later, which no roll-out of two steps meets: it is in the two
+    """One number of 32 tells the reward of seven steps later, which no roll-out of two steps meets: it is in the two
     numbers of the latent if what came later is to be told, and hardly there if not."""
     kept = {}
     for weight in (0.0, 1.0):

@@ -144,7 +144,7 @@ def test_a_few_labels_say_which_of_all_that_moves_is_the_agent(tmp_path: Path) -
     truth = held_out.read_label("actions", starts, 2)[:, 0]
     told = {}
     for labels in (0, 64):
-        world = replace(CONFIG.world, latent_action=replace(CONFIG.world.latent_action, told=len(MOVES)))
+        world = replace(CONFIG.world, latent_action=replace(CONFIG.world.latent_action, labelled_actions=len(MOVES)))
         config = replace(CONFIG, world=world, updates=replace(CONFIG.updates, labels=labels, latent_action=300))
         torch.set_num_threads(1)
         trainer = GenieTrainer(config, data, tmp_path / f"{labels}", lambda *report: None)
@@ -159,14 +159,17 @@ def test_a_few_labels_say_which_of_all_that_moves_is_the_agent(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"told": 4}, r"world.latent_action.told 4 and the data has 5 actions; set world.latent_action.told to 5"),
+        (
+            {"labelled_actions": 4},
+            "labelled_actions 4 and the data has 5 actions; set world.latent_action.labelled_actions to 5",
+        ),
         ({"labels": -1}, "updates.labels is -1, expected at least 0"),
     ],
 )
 def test_labels_that_could_not_be_told_are_refused(
     sprites: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], message: str
 ) -> None:
-    action = replace(CONFIG.world.latent_action, told=changes.get("told", 5))
+    action = replace(CONFIG.world.latent_action, labelled_actions=changes.get("labelled_actions", 5))
     updates = replace(CONFIG.updates, labels=changes.get("labels", 8))
     config = replace(CONFIG, world=replace(CONFIG.world, latent_action=action), updates=updates)
     with pytest.raises(ValueError, match=message):
@@ -185,5 +188,5 @@ def test_video_alone_has_no_labels_to_tell(tmp_path: Path) -> None:
     model = GenieTrainer(
         CONFIG, VideoDataset(tmp_path / "data", "train"), tmp_path, lambda *r: None
     ).world.latent_action
-    with pytest.raises(ValueError, match=r"latent_action\.told is 0"):
+    with pytest.raises(ValueError, match=r"latent_action\.labelled_actions is 0"):
         model.naming_loss(torch.zeros(2, 2, 16, 16, 3), torch.zeros(2, dtype=torch.long))

@@ -35,7 +35,7 @@ VQ = replace(
 
 TOLD = replace(
     LONG,
-    world=replace(LONG.world, latent_action=replace(LONG.world.latent_action, told=8)),
+    world=replace(LONG.world, latent_action=replace(LONG.world.latent_action, labelled_actions=8)),
     updates=replace(LONG.updates, labels=5),
 )
 
