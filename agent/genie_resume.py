@@ -23,7 +23,8 @@ from ..modules.genie.world import Genie
 from .checkpoint import upgraded
 from .errors import OutOfMemoryError
 from .faults import StopRequest, is_out_of_memory, locked, stop_requests, write_crash
-from .genie_training import GenieTrainer, GenieTraining, Report, keep_prompts
+from .genie_settings import GenieTraining
+from .genie_training import GenieTrainer, Report, keep_prompts
 from .resume import RememberingReport
 from .run import provenance
 from .storage import HEADER_LIMIT, Shapes, from_json, parse_json, read_tensors, save_tensors, tensor_shapes, to_json

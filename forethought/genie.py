@@ -30,7 +30,7 @@ from .agent.genie_minari import PREFIX, import_minari
 from .agent.genie_play import PlayOptions, play
 from .agent.genie_report import card_table, label_table, write_card
 from .agent.genie_resume import CHECKPOINT, train_world
-from .agent.genie_training import GenieTraining
+from .agent.genie_settings import GenieTraining
 from .agent.run import provenance
 from .agent.storage import from_json
 from .envs.genie import find_world, pretrained_worlds

@@ -11,7 +11,8 @@ import pytest
 import torch
 from forethought.agent.genie_evaluation import Card, Examination, examine_world
 from forethought.agent.genie_metrics import best_matching, contingency
-from forethought.agent.genie_training import GenieTrainer, GenieTraining, Updates, keep_prompts
+from forethought.agent.genie_settings import GenieTraining, Updates
+from forethought.agent.genie_training import GenieTrainer, keep_prompts
 from forethought.envs.genie import GenieVectorEnv
 from forethought.modules.genie.dynamics import DynamicsConfig
 from forethought.modules.genie.files import load_world

@@ -19,7 +19,8 @@ from forethought.agent import genie_resume
 from forethought.agent.errors import OutOfMemoryError, Stopped
 from forethought.agent.faults import locked
 from forethought.agent.genie_resume import CHECKPOINT, GenieKeeper, train_world
-from forethought.agent.genie_training import GenieTrainer, GenieTraining
+from forethought.agent.genie_settings import GenieTraining
+from forethought.agent.genie_training import GenieTrainer
 from forethought.agent.storage import parse_tensors, tensor_bytes
 from forethought.modules.genie.video import VideoDataset
 from forethought.modules.genie.world import Genie

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forethought.agent.genie_settings import GenieTraining, Updates
 from forethought.agent.genie_training import (
     GenieTrainer,
-    GenieTraining,
-    Updates,
     anneal,
     drawn_weights,
     step_weights,
