@@ -70,6 +70,20 @@ def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Te
     return shifted
 
 
+def check_shift(name: str, pixels: int, shape: tuple[int, ...]) -> None:
+    """Refuse to shift observations of a shape by what leaves nothing of them.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    room = min(shape[:2]) if len(shape) == 3 else 1
+    if not 0 <= pixels < room:
+        raise ValueError(
+            f"{name} is {pixels} and observations have the shape {shape}; expected "
+            + (f"0 to {room - 1} pixels" if len(shape) == 3 else "0: vectors cannot be shifted")
+        )
+
+
 def return_head(latent: int, hidden: int, bins: int) -> nn.Module:
     """What tells from latents ``[..., D]`` the rewards and the ending that follow: logits ``[..., 2·bins]``.
 

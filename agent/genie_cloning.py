@@ -20,9 +20,10 @@ from ..modules.genie.video import VideoDataset
 from ..modules.genie.world import Genie
 from ..modules.perception import Perception, PerceptionConfig
 from .agent import Decision
+from .criterion import check_shift, random_shift
 from .genie_contest import Contestant, chance, expert
 from .genie_decoding import Labelled, label_windows
-from .genie_real import Home, LatentBehaviour, Meaning, home_of, learn_map
+from .genie_real import Home, LatentBehaviour, Meaning, Window, home_of, learn_map
 from .interaction import Behaviour, Observation, VectorEnv
 
 Told = Callable[[int, int], None]
@@ -45,6 +46,10 @@ class Cloning:
     """Steps per update."""
     learning_rate: float = 1e-3
     """Learning rate (AdamW)."""
+    frames: int = 1
+    """Last frames that a policy sees; from two on it knows velocities."""
+    shift: int = 0
+    """Pixels by which frames are shifted at random while a policy learns."""
     latent: int = 64
     """Width of the policy's perception."""
     channels: int = 16
@@ -56,46 +61,50 @@ class Cloning:
 
 @dataclass(frozen=True)
 class WatchedExpert:
-    """Steps of an expert: frames uint8 ``[n, H, W, 3]``, and what is known of the step that leaves each."""
+    """Steps of an expert: the last frames before each uint8 ``[n, F, H, W, 3]``, and what is known of the step."""
 
     frames: NDArray[np.uint8]
     known: Labelled
 
 
 class ClonedPolicy(nn.Module):
-    """Frames ``[B, H, W, 3]`` to logits ``[B, actions]``."""
+    """The last frames ``[B, F, H, W, 3]`` to logits ``[B, actions]``."""
 
     def __init__(self, config: Cloning, shape: tuple[int, ...], actions: int) -> None:
         super().__init__()
-        self.perception = Perception(PerceptionConfig("cnn", config.latent, width=config.channels), shape)
+        seen = PerceptionConfig("cnn", config.latent, history=config.frames, width=config.channels)
+        self.perception = Perception(seen, shape)
         self.head = nn.Linear(config.latent, actions)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Logits."""
-        logits: Tensor = self.head(self.perception(frames.unsqueeze(1)))
+        logits: Tensor = self.head(self.perception(frames))
         return logits
 
 
 class CloneBehaviour:
-    """A cloned policy at work: the likeliest action for each frame, or with a generator one that is drawn."""
+    """A cloned policy at work: the likeliest action for what its window shows, or with a generator one drawn."""
 
     def __init__(
-        self, policy: ClonedPolicy, device: torch.device, generator: np.random.Generator | None = None
+        self, policy: ClonedPolicy, window: Window, device: torch.device, generator: np.random.Generator | None = None
     ) -> None:
-        self.policy, self.device, self.generator = policy, device, generator
+        self.policy, self.window, self.device, self.generator = policy, window, device, generator
 
     @torch.no_grad()
     def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
         """Decide for all environments at once."""
-        logits = self.policy(torch.from_numpy(observation).to(self.device)).cpu().numpy()
+        frames = self.window.see(observation, first)
+        logits = self.policy(torch.from_numpy(frames).to(self.device)).cpu().numpy()
         if self.generator is not None:
             logits = logits + self.generator.gumbel(size=logits.shape)  # the largest is a draw from the softmax
         chosen = logits.argmax(-1)
         return Decision(chosen, np.zeros((len(first), 1), np.float32), None, np.zeros(len(first), np.bool_), 0)
 
 
-def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device: torch.device) -> WatchedExpert:
-    """Steps of video in random order, each from two frames alone, so that an episode's first steps are among them.
+def watch_expert(
+    world: Genie, data: VideoDataset, most: int, frames: int, seed: int, device: torch.device
+) -> WatchedExpert:
+    """Steps of video in random order, each named from two frames alone, so that an episode's first are among them.
 
     Where no frame follows an episode's last step (Procgen), that step is missing, for the oracle as well.
 
@@ -109,7 +118,7 @@ def watch_expert(world: Genie, data: VideoDataset, most: int, seed: int, device:
     chosen = starts[np.random.default_rng(seed).permutation(len(starts))[:most]]
     windows = [data.read(chosen[begin : begin + _CHUNK], 2) for begin in range(0, len(chosen), _CHUNK)]
     truth = torch.from_numpy(data.read_label("actions", chosen, 2)[:, 0])
-    return WatchedExpert(np.concatenate(windows)[:, 0], label_windows(world, windows, truth, device))
+    return WatchedExpert(data.read_past(chosen, frames), label_windows(world, windows, truth, device))
 
 
 def clone(
@@ -124,13 +133,16 @@ def clone(
     """A policy that learned to take ``actions [n]`` (of ``count``, codes or true ones) where the expert did."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = ClonedPolicy(config, watched.frames.shape[1:], count).to(device).train()
+        policy = ClonedPolicy(config, watched.frames.shape[2:], count).to(device).train()
     optimiser = torch.optim.AdamW(policy.parameters(), config.learning_rate, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(seed)
     frames = torch.from_numpy(watched.frames)
     for update in range(config.updates):
         chosen = torch.randint(len(frames), (config.batch,), generator=generator)
-        loss = F.cross_entropy(policy(frames[chosen].to(device)), actions[chosen.to(actions.device)])
+        shown = frames[chosen]
+        if config.shift:
+            shown = random_shift(shown.unsqueeze(1), config.shift, generator).squeeze(1)
+        loss = F.cross_entropy(policy(shown.to(device)), actions[chosen.to(actions.device)])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -163,7 +175,8 @@ def clones(
         ValueError: Numbers out of range, or data without true actions.
     """
     check_cloning(config)
-    watched = watch_expert(world, data, config.steps, seed, device)
+    check_shift("shift", config.shift, (data.height, data.width, 3))
+    watched = watch_expert(world, data, config.steps, config.frames, seed, device)
     known = watched.known
 
     def second(done: int, wanted: int) -> None:
@@ -178,14 +191,14 @@ def clones(
     actions = 1 + int(known.actions.max())
     oracle = clone(watched, known.actions, actions, config, seed, device, second)
     found = [
-        _by_labels(world, latent, known, count, meaning, seed, device, config.sample)
+        _by_labels(world, latent, known, count, meaning, config, seed, device)
         for meaning in config.meanings
         for count in config.labels
     ]
     env, shown = home.build(1, "test", seed), home_of({"data": data.about})
     try:
         found += [
-            _oracle(world, oracle, len(known.actions), device, seed if config.sample else None),
+            _oracle(world, oracle, len(known.actions), config, seed, device),
             *expert(env, shown),
             chance(home, seed),
         ]
@@ -200,26 +213,33 @@ def _by_labels(
     known: Labelled,
     count: int,
     meaning: Meaning,
+    config: Cloning,
     seed: int,
     device: torch.device,
-    sample: bool,
 ) -> Contestant:
     few = Labelled(known.codes[:count], known.actions[:count], known.features[:count])
     actions = learn_map(world, few, meaning, seed)
 
     def begin(env: VectorEnv) -> Behaviour:
-        cloned = CloneBehaviour(policy, device, np.random.default_rng(seed) if sample else None)
-        return LatentBehaviour(env, world, cloned, actions, device, frames=1)
+        return LatentBehaviour(env, world, _at_work(env, world, policy, config, seed, device), actions, device, 1)
 
     return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "imitates codes")
 
 
-def _oracle(world: Genie, policy: ClonedPolicy, count: int, device: torch.device, seed: int | None) -> Contestant:
+def _oracle(
+    world: Genie, policy: ClonedPolicy, count: int, config: Cloning, seed: int, device: torch.device
+) -> Contestant:
     def begin(env: VectorEnv) -> Behaviour:
-        cloned = CloneBehaviour(policy, device, None if seed is None else np.random.default_rng(seed))
-        return LatentBehaviour(env, world, cloned, None, device, frames=1)
+        return LatentBehaviour(env, world, _at_work(env, world, policy, config, seed, device), None, device, 1)
 
     return Contestant("clone of true actions", begin, f"oracle, {count} labels")
+
+
+def _at_work(
+    env: VectorEnv, world: Genie, policy: ClonedPolicy, config: Cloning, seed: int, device: torch.device
+) -> CloneBehaviour:
+    draws = np.random.default_rng(seed) if config.sample else None
+    return CloneBehaviour(policy, Window(env.num_envs, world, config.frames), device, draws)
 
 
 def check_cloning(config: Cloning) -> None:
@@ -228,9 +248,11 @@ def check_cloning(config: Cloning) -> None:
     Raises:
         ValueError: Names the setting.
     """
-    for name in ("steps", "updates", "batch", "latent", "channels"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}, expected at least 1")
+    for name, least in (
+        ("steps", 1), ("updates", 1), ("batch", 1), ("latent", 1), ("channels", 1), ("frames", 1),
+    ):  # fmt: skip
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} is {getattr(config, name)}, expected at least {least}")
     if not config.labels or min(config.labels) < 1 or not config.meanings:
         raise ValueError(
             f"labels are {list(config.labels)} and meanings {list(config.meanings)}; expected numbers of at least 1 "

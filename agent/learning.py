@@ -20,7 +20,7 @@ from ..modules.regularisers import follow
 from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory, drive_weights
 from .agent import Agent, plan_target
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .criterion import Metrics, carried, masked_mean, perceive, return_head, world_model_loss
+from .criterion import Metrics, carried, check_shift, masked_mean, perceive, return_head, world_model_loss
 from .descent import check_finite, descend, learning_rate_factor, named
 from .hindsight import (
     Ends,
@@ -76,11 +76,15 @@ class Learner:
     Args:
         agent: Whose modules learn.
         updates: World-model updates planned in all, for the learning-rate schedule.
+
+    Raises:
+        ValueError: Observations cannot be shifted by so much.
     """
 
     def __init__(self, agent: Agent, updates: int) -> None:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
+        check_shift("model_loss.shift", loss.shift, m.perception.shape)
         parameters = [*named("perception", m.perception), *named("world_model", m.world_model)]
         self.returns: torch.nn.Module | None = None
         if loss.returns:

@@ -317,6 +317,11 @@ MUTATIONS = (
              "agent/test_criterion.py::test_perception_keeps_what_matters_later"),
     Mutation("agent/genie_training.py", "return told.loss + updates.label_weight * naming,", "return told.loss,",
              "agent/test_genie_learning.py::test_a_few_labels_say_which_of_all_that_moves_is_the_agent"),
+    Mutation("modules/genie/video.py", "np.maximum(np.arange(place - frames + 1, place + 1), first)",
+             "np.maximum(np.arange(place - frames + 1, place + 1), 0)",
+             "agent/test_genie_real.py::test_clones_see_as_many_frames_as_they_are_told"),
+    Mutation("agent/learning.py", 'check_shift("model_loss.shift", loss.shift, m.perception.shape)', "",
+             "agent/test_learning.py::test_a_shift_that_leaves_nothing_of_an_observation_is_refused"),
 )  # fmt: skip
 
 

@@ -214,6 +214,15 @@ class VideoDataset:
         """Windows ``[n, steps, H, W, 3]`` from places ``[n, 2]``."""
         return np.stack([self._frames[chunk][place : place + steps] for chunk, place in starts])
 
+    def read_past(self, ends: NDArray[np.int64], frames: int) -> NDArray[np.uint8]:
+        """The frames up to places ``[n, 2]`` and with them ``[n, frames, H, W, 3]``; a clip's first frame stands for
+        those before it."""
+        found = []
+        for chunk, place in ends:
+            first = np.searchsorted(self._clips[chunk], self._clips[chunk][place])
+            found.append(self._frames[chunk][np.maximum(np.arange(place - frames + 1, place + 1), first)])
+        return np.stack(found)
+
     def read_label(self, name: str, starts: NDArray[np.int64], steps: int) -> NDArray[Any]:
         """Labels ``[n, steps]`` of windows: actions, rewards or ended."""
         return np.stack([self.labels[name][chunk][place : place + steps] for chunk, place in starts])

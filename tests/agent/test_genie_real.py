@@ -12,7 +12,7 @@ import torch
 from forethought.agent.agent import Decision
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.evaluation import Result
-from forethought.agent.genie_cloning import CloneBehaviour, Cloning, clones
+from forethought.agent.genie_cloning import CloneBehaviour, Cloning, clones, watch_expert
 from forethought.agent.genie_contest import (
     Arena,
     Contestant,
@@ -186,7 +186,7 @@ def test_plans_made_in_the_dream_work_in_the_true_environment(arena: Arena) -> N
 
 def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
     record("Sprite", Recording(1_500, 60, height=16, width=16, policy="expert"), tmp_path / "expert")
-    config = Cloning(labels=(1, 32), updates=150, channels=8, latent=32)
+    config = Cloning(labels=(1, 32), updates=150, channels=8, latent=32, frames=2, shift=1)
     data = VideoDataset(tmp_path / "expert", "train")
     found = clones(arena.world, arena.home, data, config, 0, CPU)
     rows = {row.name: success(row) for row in contest(arena.home, found, EPISODES, 0)}
@@ -195,13 +195,46 @@ def test_an_expert_is_cloned_from_video(arena: Arena, tmp_path: Path) -> None:
     assert max(rows["random"], rows["clone, 1 labels, dictionary"]) <= 0.6  # one label names one action
 
 
-def test_clones_do_what_is_likeliest_or_draw_from_their_policy() -> None:
+def test_clones_see_as_many_frames_as_they_are_told(arena: Arena, tmp_path: Path) -> None:
+    """What a policy learns from is what it sees at work: an episode's first frame stands for those before it."""
+    record("Sprite", Recording(200, 60, height=16, width=16, policy="expert"), tmp_path / "expert")
+    data = VideoDataset(tmp_path / "expert", "train")
+    learned = watch_expert(arena.world, data, 150, 3, 0, CPU).frames
+    starts = data.starts(2)
+    pairs = data.read(starts, 2)
+    assert learned.shape == (150, 3, 16, 16, 3)
+    first = [not i or tuple(starts[i - 1]) != (chunk, place - 1) for i, (chunk, place) in enumerate(starts)]
+    window = Window(1, arena.world, 3)
+    seen = [window.see(pair[:1], np.array([begins]))[0] for pair, begins in zip(pairs, first, strict=True)]
+    assert {frames.tobytes() for frames in learned} <= {frames.tobytes() for frames in seen}
+    assert len({frames.tobytes() for frames in learned}) > 20
+    shown: list[torch.Tensor] = []
+
+    def policy(frames: torch.Tensor) -> torch.Tensor:
+        shown.append(frames)
+        return torch.zeros(len(frames), 2)
+
+    clone_at_work = CloneBehaviour(policy, Window(1, arena.world, 3), CPU)  # type: ignore[arg-type]
+    for pair, begins in zip(pairs[:9], first, strict=False):
+        clone_at_work.act(pair[:1], np.array([begins]), np.ones(1, np.bool_))
+    assert [frames.shape[:2] for frames in shown] == [(1, 3)] * 9
+    assert all(np.array_equal(frames[0], one) for frames, one in zip(shown, seen, strict=False))
+
+
+@pytest.mark.parametrize("change", [{"shift": 16}, {"shift": -1}, {"frames": 0}])
+def test_clones_refuse_what_leaves_nothing_to_be_seen(arena: Arena, tmp_path: Path, change: dict[str, int]) -> None:
+    record("Sprite", Recording(60, 60, height=16, width=16, policy="expert"), tmp_path / "expert")
+    with pytest.raises(ValueError, match=f"{next(iter(change))} is"):
+        clones(arena.world, arena.home, VideoDataset(tmp_path / "expert", "train"), Cloning(**change), 0, CPU)  # type: ignore[arg-type]
+
+
+def test_clones_do_what_is_likeliest_or_draw_from_their_policy(arena: Arena) -> None:
     def policy(frames: torch.Tensor) -> torch.Tensor:
         return torch.tensor([0.3, 0.7]).log().expand(len(frames), 2)
 
-    frames, flags = np.zeros((2_000, 4, 4, 3), np.uint8), np.ones(2_000, np.bool_)
+    frames, flags = np.zeros((2_000, 16, 16, 3), np.uint8), np.ones(2_000, np.bool_)
     shares = {
-        name: CloneBehaviour(policy, CPU, draws).act(frames, flags, flags).action.mean()  # type: ignore[arg-type]
+        name: CloneBehaviour(policy, Window(2_000, arena.world, 1), CPU, draws).act(frames, flags, flags).action.mean()  # type: ignore[arg-type]
         for name, draws in (("likeliest", None), ("drawn", np.random.default_rng(0)))
     }
     assert shares["likeliest"] == 1 and abs(shares["drawn"] - 0.7) < 0.04
