@@ -47,11 +47,13 @@ def test_the_small_world_that_comes_along_can_be_played_at_once() -> None:
 
 
 def test_worlds_that_come_along_are_made_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pretrained_worlds() == ["coinrun", "sprite"] and find_world(None) == find_world("sprite") == PRETRAINED
+    assert pretrained_worlds() == ["coinrun", "fruitbot", "sprite"]
+    assert find_world(None) == find_world("sprite") == PRETRAINED
     env = make_env("genie:coinrun", 2)
     frames, _ = env.reset(seed=0)
     assert frames.shape == (2, 32, 32, 3) and env.single_action_space == gymnasium.spaces.Discrete(6)
-    assert sum(file.stat().st_size for file in find_world("coinrun").iterdir()) < 6e6
+    for name in ("coinrun", "fruitbot"):
+        assert sum(file.stat().st_size for file in find_world(name).iterdir()) < 6e6
     monkeypatch.chdir(tmp_path)
     Path("coinrun").mkdir()  # a folder of one's own goes first
     assert find_world("coinrun") == Path("coinrun")
@@ -72,6 +74,30 @@ def test_the_codes_of_coinrun_move_the_view() -> None:
     for way in ("left", "right", "up"):
         shares = sorted(share[DIRECTIONS.index(way)] for share in moved.values())
         assert shares[-1] > 0.3 and shares[-1] > 2 * shares[-2], (way, moved)
+
+
+def test_the_codes_of_fruitbot_move_the_robot() -> None:
+    """It is the bright figure at the lower edge: one code takes it left, one right, and it does not fade."""
+    dreams, moved = GenieVectorEnv("fruitbot", 24), []
+    for code in range(dreams.single_action_space.n):
+        frames, _ = dreams.reset(seed=0)
+        before = robots(frames)
+        for _ in range(3):
+            frames, *_ = dreams.step(np.full(24, code))
+        after = robots(frames)
+        assert np.isfinite(before).all() and np.isfinite(after).sum() >= 20
+        moved.append(float(np.nanmedian(after - before)))
+    ways = sorted(moved)
+    assert ways[0] < -5 and ways[-1] > 5 and max(map(abs, ways[1:-1])) < 3, moved
+
+
+def robots(frames: np.ndarray) -> np.ndarray:
+    """Columns of the robot in pictures ``[B, 32, 32, 3]``, NaN where nothing is bright."""
+    bright = frames[:, 27:].min(-1) > 90
+    count = bright.sum((1, 2))
+    middle = (bright.sum(1) * np.arange(32)).sum(1) / np.maximum(count, 1)
+    found: np.ndarray = np.where(count > 0, middle, np.nan)
+    return found
 
 
 def test_it_is_made_by_name(world: Path) -> None:
