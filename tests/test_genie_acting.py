@@ -117,7 +117,7 @@ def test_the_world_is_named_first_or_comes_along(arguments: list[str], folder: P
 def test_what_does_not_come_along_is_refused_and_a_folder_of_that_name_does_not_stand_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="no world 'runs/mine' comes along; there are coinrun, sprite"):
+    with pytest.raises(UsageError, match="no world 'runs/mine' comes along; there are coinrun, fruitbot, sprite"):
         split_world(["--pretrained", "runs/mine"])
     monkeypatch.chdir(tmp_path)
     Path("coinrun").mkdir()
