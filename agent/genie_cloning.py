@@ -23,7 +23,7 @@ from .agent import Decision
 from .criterion import check_shift, random_shift
 from .genie_contest import Contestant, chance, expert
 from .genie_decoding import Labelled, label_windows
-from .genie_real import Home, LatentBehaviour, Meaning, Window, home_of, learn_map
+from .genie_real import ActionMap, Home, LatentBehaviour, Meaning, Window, home_of, learn_map
 from .interaction import Behaviour, Observation, VectorEnv
 
 Told = Callable[[int, int], None]
@@ -198,7 +198,16 @@ def clones(
     env, shown = home.build(1, "test", seed), home_of({"data": data.about})
     try:
         found += [
-            _oracle(world, oracle, len(known.actions), config, seed, device),
+            _at_work(
+                "clone of true actions",
+                f"oracle, {len(known.actions)} labels",
+                world,
+                oracle,
+                None,
+                config,
+                seed,
+                device,
+            ),
             *expert(env, shown),
             chance(home, seed),
         ]
@@ -219,27 +228,28 @@ def _by_labels(
 ) -> Contestant:
     few = Labelled(known.codes[:count], known.actions[:count], known.features[:count])
     actions = learn_map(world, few, meaning, seed)
-
-    def begin(env: VectorEnv) -> Behaviour:
-        return LatentBehaviour(env, world, _at_work(env, world, policy, config, seed, device), actions, device, 1)
-
-    return Contestant(f"clone, {len(few.codes)} labels, {meaning}", begin, "imitates codes")
-
-
-def _oracle(
-    world: Genie, policy: ClonedPolicy, count: int, config: Cloning, seed: int, device: torch.device
-) -> Contestant:
-    def begin(env: VectorEnv) -> Behaviour:
-        return LatentBehaviour(env, world, _at_work(env, world, policy, config, seed, device), None, device, 1)
-
-    return Contestant("clone of true actions", begin, f"oracle, {count} labels")
+    name = f"clone, {len(few.codes)} labels, {meaning}"
+    return _at_work(name, "imitates codes", world, policy, actions, config, seed, device)
 
 
 def _at_work(
-    env: VectorEnv, world: Genie, policy: ClonedPolicy, config: Cloning, seed: int, device: torch.device
-) -> CloneBehaviour:
-    draws = np.random.default_rng(seed) if config.sample else None
-    return CloneBehaviour(policy, Window(env.num_envs, world, config.frames), device, draws)
+    name: str,
+    note: str,
+    world: Genie,
+    policy: ClonedPolicy,
+    actions: ActionMap | None,
+    config: Cloning,
+    seed: int,
+    device: torch.device,
+) -> Contestant:
+    """A cloned policy in the true environment; without a map its answers are true actions."""
+
+    def begin(env: VectorEnv) -> Behaviour:
+        draws = np.random.default_rng(seed) if config.sample else None
+        cloned = CloneBehaviour(policy, Window(env.num_envs, world, config.frames), device, draws)
+        return LatentBehaviour(env, world, cloned, actions, device, frames=1)
+
+    return Contestant(name, begin, note)
 
 
 def check_cloning(config: Cloning) -> None:
