@@ -1,4 +1,4 @@
-"""Video data: watch a policy in any environment, or read videos from a folder."""
+"""Video data: watch a policy in any environment."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from typing import Any
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..envs.levels import Levels, LevelSplit
 from ..envs.make import has_levels, make_env
 from ..modules.configurator import Task, Thinking
-from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, resize, write_about
+from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, new_data_set, resize, write_about
 from ..planners import Planner
 from .agent import Agent, Decision
 from .checkpoint import check_same_world, load_agent
 from .evaluation import Progress
 from .interaction import Behaviour, Observation, RandomBehaviour, Straying, VectorEnv, interact
 from .oracle import ExpertBehaviour, OracleBehaviour
+from .ppo import Reactive, holds_ppo, load_ppo
+from .spaces import Spaces
 from .worlds import spaces_of
 
-_SPLITS: tuple[Split, Split] = ("train", "test")
 PLAY = frozenset({"random", "sticky"})
 """Policies that play at random."""
 _ORACLE = Task(discount=0.97, thinking=Thinking(horizon=10, candidates=64, iterations=1))
 """How the recorded oracle plans."""
-SUFFIXES = (".mp4", ".gif", ".webm", ".mkv", ".avi", ".mov")
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Recording:
     policy: str = "sticky"
     """random: a new action at each step; sticky: held for a while; expert: the scripted one of Sprite and the rooms;
     oracle: plans in the true simulator (Procgen, Sprite; 64 courses of 10 steps); or the folder of a trained agent, in
-    Mode-1 (./expert, if that is its name)."""
+    Mode-1, or of a PPO run (./expert, if that is its name); these draw from their policy."""
     exploration: float = 0.0
-    """expert, oracle, agents: chance of an action that is drawn from `actions` instead, held as sticky ones are."""
+    """expert, oracle, trained: chance of an action that is drawn from `actions` instead, held as sticky ones are."""
     hold: int = 8
     """sticky: longest time for which an action is held; each time is drawn from 1 to this."""
     actions: tuple[int, ...] = ()
@@ -103,26 +102,26 @@ def record(id: str, config: Recording, folder: Path, progress: dict[str, Progres
         ValueError: Settings that do not fit the environment, or a folder in use.
     """
     check_recording(config)
-    make_way(folder)
     splits: tuple[tuple[Split, int], ...] = (("train", config.steps), ("test", config.test_steps))
     about: dict[str, Any] = {"env": id, "recording": _plain(config), "height": config.height, "width": config.width}
-    for split, steps in splits:
-        env = build_recorded(id, config, split)
-        try:
-            behaviour = recorded_behaviour(config, env, split, id)
-            if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
-                about["actions"] = int(env.single_action_space.n)
-                meanings = getattr(env.unwrapped, "action_meanings", None)
-                about["action_meanings"] = list(meanings) if meanings else None
-            writer = VideoWriter(folder, split)
-            tell = (progress or {}).get(split)
-            for clip in watch(env, behaviour, steps, config.seed + (split == "test"), tell):
-                writer.write(_small(clip, config))
-            writer.flush()
-        finally:
-            env.close()
-        about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": _levels(id, config, split)}
-    write_about(folder, about)
+    with new_data_set(folder):
+        for split, steps in splits:
+            env = build_recorded(id, config, split)
+            try:
+                behaviour = recorded_behaviour(config, env, split, id)
+                if isinstance(env.single_action_space, gymnasium.spaces.Discrete):
+                    about["actions"] = int(env.single_action_space.n)
+                    meanings = getattr(env.unwrapped, "action_meanings", None)
+                    about["action_meanings"] = list(meanings) if meanings else None
+                writer = VideoWriter(folder, split)
+                tell = (progress or {}).get(split)
+                for clip in watch(env, behaviour, steps, config.seed + (split == "test"), tell):
+                    writer.write(_small(clip, config))
+                writer.flush()
+            finally:
+                env.close()
+            about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": _levels(id, config, split)}
+        write_about(folder, about)
 
 
 def watch(
@@ -268,12 +267,12 @@ def sticky_behaviour(config: Recording, env: VectorEnv, id: str, seed: int, hold
 
 
 def _able(config: Recording, env: VectorEnv, split: Split, id: str) -> Behaviour:
-    """Who knows what to do: a script, a planner in the true simulator, or an agent."""
+    """Who knows what to do: a script, a planner in the true simulator, or who was trained."""
     if config.policy == "expert":
         return ExpertBehaviour(env)
     if config.policy == "oracle":
         return plan_truly(env, id, config, split, _ORACLE)
-    return _played_by(load_agent(Path(config.policy)), env, id)
+    return _played_by(Path(config.policy), env, id, config.seed + (split == "test"))
 
 
 def plan_truly(
@@ -310,20 +309,42 @@ class Buttons:
         return replace(decision, action=self.buttons[decision.action])
 
 
-def _played_by(agent: Agent, env: VectorEnv, id: str) -> Behaviour:
-    """An agent in Mode-1, drawing from its policy; one that was trained with some of a game's buttons presses those.
+def _played_by(folder: Path, env: VectorEnv, id: str, seed: int) -> Behaviour:
+    """An agent in Mode-1 or PPO, drawing from its policy; who was trained with some of a game's buttons presses those.
 
     Raises:
+        FileNotFoundError: The folder holds neither.
         ValueError: It was trained in another world.
     """
-    seen, buttons = spaces_of(env), agent.config.env.actions
-    if not buttons:
-        check_same_world(agent, seen, id)
-        return agent.begin(env.num_envs, "mode-1", sample=True)
-    if isinstance(seen.action, gymnasium.spaces.Discrete) and max(buttons) < seen.action.n:
+    who: Agent | Reactive = load_ppo(folder) if holds_ppo(folder) else load_agent(folder)
+    seen, buttons = spaces_of(env), who.config.env.actions
+    if buttons and isinstance(seen.action, gymnasium.spaces.Discrete) and max(buttons) < seen.action.n:
         seen = replace(seen, action=gymnasium.spaces.Discrete(len(buttons)))
-    check_same_world(agent, seen, id)
-    return Buttons(agent.begin(env.num_envs, "mode-1", sample=True), buttons)
+    behaviour: Behaviour
+    if isinstance(who, Reactive):
+        _check_fits(who, seen, folder, id)
+        from .sb3 import PolicyBehaviour  # noqa: PLC0415  (imports Stable-Baselines3)
+
+        behaviour = PolicyBehaviour(who.policy, seen.action, seed)
+    else:
+        check_same_world(who, seen, id)
+        behaviour = who.begin(env.num_envs, "mode-1", sample=True)
+    return Buttons(behaviour, buttons) if buttons else behaviour
+
+
+def _check_fits(trained: Reactive, seen: Spaces, folder: Path, id: str) -> None:
+    """Refuse to let PPO act where it sees or takes something else than it was trained with.
+
+    Raises:
+        ValueError: Says both.
+    """
+    mine = trained.spaces
+    if seen.goals or (mine.shape, mine.pixels, mine.action) != (seen.shape, seen.pixels, seen.action):
+        raise ValueError(
+            f"the PPO policy in {folder} was trained on {trained.config.env.id} for observations {mine.shape} and "
+            f"actions {mine.action}; {id} gives {seen.shape}{' with goals' if seen.goals else ''} and takes "
+            f"{seen.action}; record it there or train one for this environment"
+        )
 
 
 def _levels(id: str, config: Recording, split: Split) -> list[int] | None:
@@ -353,131 +374,3 @@ def check_recording(config: Recording) -> None:
         raise ValueError(
             f"exploration is {config.exploration} and policy {config.policy}, which plays at random anyway; set it to 0"
         )
-
-
-def make_way(folder: Path) -> None:
-    """Refuse to write over data.
-
-    Raises:
-        ValueError: The folder holds something.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder; remove it or name another")
-
-
-@dataclass(frozen=True)
-class Importing:
-    """How videos are read."""
-
-    height: int = 0
-    """Height of the frames; 0: as the videos are, which must then all be alike."""
-    width: int = 0
-    """Width of the frames; 0: as the videos are."""
-    every: int = 1
-    """Keep every so many frames (3 makes 10 frames per second of 30)."""
-    test_share: float = 0.1
-    """Share of the videos for testing; of a single video, its last part."""
-
-
-def import_videos(source: Path, config: Importing, folder: Path, progress: Progress | None = None) -> None:
-    """Read a folder of MP4, GIF and the like, without actions, into a data set.
-
-    Args:
-        source: Folder of videos; those in folders below it are read too.
-        config: How.
-        folder: Of the data set; must not hold one.
-        progress: Told of videos.
-
-    Raises:
-        FileNotFoundError: No videos.
-        ValueError: Videos of mixed sizes, a video that cannot be read, or numbers out of range.
-    """
-    check_importing(config)
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f"{source} holds no videos; expected files that end in {', '.join(SUFFIXES)}")
-    make_way(folder)
-    writers = {split: VideoWriter(folder, split) for split in _SPLITS}
-    period = max(2, round(1 / config.test_share))
-    size: tuple[int, int] | None = (config.height, config.width) if config.height else None
-    for number, path in enumerate(paths):
-        frames = read_video(path, config.every)
-        if config.height:
-            frames = resize(frames, config.height, config.width)
-        size = size or (frames.shape[1], frames.shape[2])
-        if frames.shape[1:3] != size:
-            raise ValueError(
-                f"{path} has frames of {frames.shape[1]}×{frames.shape[2]} and those before it of {size[0]}×{size[1]}; "
-                "choose one size with --height and --width"
-            )
-        if len(paths) == 1:
-            border = len(frames) - max(1, round(config.test_share * len(frames)))
-            writers["train"].write(Clip(frames[:border]))
-            writers["test"].write(Clip(frames[border:]))
-        else:
-            writers["test" if number % period == period - 1 or number == len(paths) - 1 else "train"].write(
-                Clip(frames)
-            )
-        if progress is not None:
-            progress(number + 1, len(paths))
-    assert size is not None
-    about: dict[str, Any] = {
-        "videos": str(source),
-        "importing": dict(vars(config)),
-        "height": size[0],
-        "width": size[1],
-    }
-    for split, writer in writers.items():
-        writer.flush()
-        about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": None}
-    write_about(folder, about)
-
-
-def read_video(path: Path, every: int = 1) -> NDArray[np.uint8]:
-    """The frames of a video ``[n, H, W, 3]``, every so many of them.
-
-    Raises:
-        ValueError: It cannot be read, or shows nothing.
-    """
-    import av  # noqa: PLC0415  (only where videos are read)
-
-    try:
-        with av.open(str(path)) as container:
-            decoded = (frame for number, frame in enumerate(container.decode(video=0)) if number % every == 0)
-            frames = [frame.to_ndarray(format="rgb24") for frame in decoded]
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a video ({error}); remove it or convert it to MP4") from error
-    if not frames or len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"{path} has {'frames of different sizes' if frames else 'no frames'}; remove or convert it")
-    return np.stack(frames)
-
-
-def read_prompt(path: Path, height: int, width: int, frames: int) -> NDArray[np.uint8]:
-    """A picture, or the first frames of a video, as a clip to begin a dream with ``[F, height, width, 3]``.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: It cannot be read.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no picture or video {path}")
-    if path.suffix.lower() in SUFFIXES:
-        return resize(read_video(path)[:frames], height, width)
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); convert it to PNG, or give an MP4") from error
-    return resize(pixels[None], height, width)
-
-
-def check_importing(config: Importing) -> None:
-    """Refuse numbers out of range.
-
-    Raises:
-        ValueError: Names the setting.
-    """
-    if (config.height < 1) != (config.width < 1) or min(config.height, config.width) < 0:
-        raise ValueError(f"height is {config.height} and width {config.width}; give both, or neither")
-    if config.every < 1 or not 0 < config.test_share < 1:
-        raise ValueError(f"every is {config.every} and test_share {config.test_share}; expected at least 1 and a share")

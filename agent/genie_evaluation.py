@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..modules.genie.video import UNKNOWN, VideoDataset
 from ..modules.genie.world import Genie
 from .genie_metrics import best_matching, contingency, majority, mutual_information, psnr, ssim
 from .genie_motion import Motion, motions, view_shifts
+from .genie_speed import Speed, measure_speed
 from .statistics import Interval, mean_interval
 
 Progress = Callable[[int, int], None]
@@ -59,6 +60,9 @@ class Card:
         similarity: SSIM by step.
         random: PSNR by step under random actions, with the same sampling noise.
         copied: PSNR by step of the last true frame, copied.
+        copied_similarity: SSIM by step of that.
+        gain: PSNR by step of the roll-out under inferred actions − that of the copied frame, clip by clip.
+        similarity_gain: The same of SSIM.
         delta: Δ_t PSNR by step: rollout − random, clip by clip.
         shuffle_ratio: Error of the latent action model's decoder with shuffled actions, divided by that with its own.
         entropy: Dynamics' cross-entropy per token with inferred actions and with shuffled ones.
@@ -67,7 +71,7 @@ class Card:
             action, made on one half and tried on the other), and the commonest action's share; None without labels.
         meanings: Counts ``[codes, true actions]``, or None.
         motions: How the view moves with each code, in true steps and in dreams of ``grid_steps`` steps.
-        milliseconds: Per frame of one dream.
+        milliseconds: A step of the environment with one dream; None where the world's folder was not given.
         grid: Frames uint8 ``[starts, 1 + codes, H, W, 3]``: the start, and after some steps of each code.
         film: uint8 ``[3, T, H, W, 3]``: truth, inferred actions, random actions of the first clip.
         twin: The same of a twin whose dynamics hears true actions: what latent ones cost; None where none was given.
@@ -78,6 +82,9 @@ class Card:
     similarity: list[Interval]
     random: list[Interval]
     copied: list[Interval]
+    copied_similarity: list[Interval]
+    gain: list[Interval]
+    similarity_gain: list[Interval]
     delta: list[Interval]
     shuffle_ratio: float
     entropy: tuple[float, float]
@@ -85,18 +92,20 @@ class Card:
     agreement: dict[str, float] | None
     meanings: NDArray[np.int64] | None
     motions: list[Motion]
-    milliseconds: float
+    milliseconds: Speed | None
     grid: NDArray[np.uint8]
     film: NDArray[np.uint8]
-    twin: Twin | None = None
+    twin: Curves | None = None
 
 
 @dataclass(frozen=True)
-class Twin:
-    """Of a true-action twin on the same clips: PSNR, SSIM and Δ PSNR by step, and cross-entropies, as in `Card`."""
+class Curves:
+    """What is told of a world and of its twin on the same clips, as in `Card`; the copied frame is the same."""
 
     rollout: list[Interval]
     similarity: list[Interval]
+    gain: list[Interval]
+    similarity_gain: list[Interval]
     delta: list[Interval]
     entropy: tuple[float, float]
 
@@ -109,6 +118,7 @@ def examine_world(
     device: torch.device,
     progress: Progress | None = None,
     twin: Genie | None = None,
+    folder: Path | None = None,
 ) -> Card:
     """Measure a world on test clips.
 
@@ -119,8 +129,10 @@ def examine_world(
         device: Where the world is.
         progress: Told of clips.
         twin: Its true-action twin, measured on the same clips; needs data with true actions.
+        folder: Where the world lies, for its environment to be timed; None: it is not.
 
     Raises:
+        FileNotFoundError: A part of the world is missing in the folder.
         ValueError: Numbers out of range, clips of another size or too short, or a twin that does not fit the data.
     """
     check_examination(settings, world)
@@ -134,38 +146,49 @@ def examine_world(
     chosen = starts[numbers.choice(len(starts), size=min(settings.clips, len(starts)), replace=False)]
     generator = torch.Generator().manual_seed(settings.seed)
     told = _measure(world, data, chosen, settings, sampling, generator, device, progress)
-    table = told.table
-    other = None
+    table, own, other = told.table, _curves(told), None
     if twin is not None:
-        other = _as_twin(_measure(twin, data, chosen, settings, sampling, generator, device, None, true_actions=True))
+        other = _curves(_measure(twin, data, chosen, settings, sampling, generator, device, None, true_actions=True))
+    prompts = data.read(chosen[:_CHUNK], settings.prompt_frames)
+    speed = None if folder is None else measure_speed(folder, prompts, sampling, device, settings.seed)
     pixels = to_unit(torch.from_numpy(data.read(chosen[:_CHUNK], length)).to(device))
-    own, shuffled = shuffled_loss(world.latent_action, pixels, generator)
+    fitting, shuffled = shuffled_loss(world.latent_action, pixels, generator)
     agreement, meanings = _meanings(told.codes.numpy(), data, chosen, length)
     dreams = repeat_codes(world, data, chosen[: max(_CHUNK, settings.starts)], settings, sampling, device)
     return Card(
         tokenizer=(mean_interval(table["psnr"]), mean_interval(table["ssim"])),
-        rollout=_by_step(table["rollout"]),
-        similarity=_by_step(table["similar"]),
+        rollout=own.rollout,
+        similarity=own.similarity,
         random=_by_step(table["random"]),
         copied=_by_step(table["copied"]),
-        delta=_by_step(table["rollout"] - table["random"]),
-        shuffle_ratio=shuffled / max(own, 1e-12),
-        entropy=told.entropy,
+        copied_similarity=_by_step(table["copied similar"]),
+        gain=own.gain,
+        similarity_gain=own.similarity_gain,
+        delta=own.delta,
+        shuffle_ratio=shuffled / max(fitting, 1e-12),
+        entropy=own.entropy,
         usage=perplexity(told.codes, world.actions),
         agreement=agreement,
         meanings=meanings,
         motions=_motions(data, chosen, told.codes, dreams),
-        milliseconds=measure_speed(world, device, sampling, generator),
+        milliseconds=speed,
         grid=draw_grid(data, chosen[: settings.starts], settings.prompt_frames, dreams),
         film=told.film,
         twin=other,
     )
 
 
-def _as_twin(told: _Measured) -> Twin:
+def _curves(told: _Measured) -> Curves:
+    """Differences are taken clip by clip, so that clips which are easy for both do not widen their intervals."""
     table = told.table
-    delta = _by_step(table["rollout"] - table["random"])
-    return Twin(_by_step(table["rollout"]), _by_step(table["similar"]), delta, told.entropy)
+    return Curves(
+        rollout=_by_step(table["rollout"]),
+        similarity=_by_step(table["similar"]),
+        gain=_by_step(table["rollout"] - table["copied"]),
+        similarity_gain=_by_step(table["similar"] - table["copied similar"]),
+        delta=_by_step(table["rollout"] - table["random"]),
+        entropy=told.entropy,
+    )
 
 
 @dataclass(frozen=True)
@@ -204,14 +227,16 @@ def _measure(
             actions = world.latent_action.encode(frames) if truths is None else truths[begin : begin + _CHUNK]
             dreamed = _dream(world, frames, actions, prompt, sampling, choices, generator)
             losses.append(_entropies(world, dreamed.tokens, dreamed.actions, generator))
-        truth, last = frames[:, prompt:], frames[:, prompt - 1 : prompt]
+        truth = frames[:, prompt:]
+        last = frames[:, prompt - 1 : prompt].expand_as(truth)
         for name, value in (
             ("psnr", psnr(dreamed.decoded, frames).mean(1)),
             ("ssim", ssim(dreamed.decoded, frames).mean(1)),
             ("rollout", psnr(dreamed.inferred, truth)),
             ("similar", ssim(dreamed.inferred, truth)),
             ("random", psnr(dreamed.random, truth)),
-            ("copied", psnr(last.expand_as(truth), truth)),
+            ("copied", psnr(last, truth)),
+            ("copied similar", ssim(last, truth)),
         ):
             rows.setdefault(name, []).append(value.float().cpu())
         codes.append(dreamed.actions.cpu())
@@ -302,25 +327,6 @@ def _motions(data: VideoDataset, starts: NDArray[np.int64], codes: Tensor, dream
     shifts = view_shifts(truth[:, :-1].flatten(0, 1), truth[:, 1:].flatten(0, 1))
     dreamed = [view_shifts(dream[:, :-1].flatten(0, 1), dream[:, 1:].flatten(0, 1)) for dream in dreams]
     return motions(shifts, codes.flatten().numpy(), np.stack(dreamed), len(dreams))
-
-
-@torch.no_grad()
-def measure_speed(
-    world: Genie, device: torch.device, sampling: Sampling, generator: torch.Generator, frames: int = 20
-) -> float:
-    """Milliseconds per frame of one dream whose past is full."""
-    tokens = torch.zeros(1, world.config.context, world.tokenizer.tokens, dtype=torch.long, device=device)
-    actions = torch.zeros(1, world.config.context - 1, dtype=torch.long, device=device)
-    with precision(device):
-        _, dream = world.begin(tokens, actions)
-        began = 0.0
-        for number in range(frames + 2):
-            if number == 2:  # the first ones warm up
-                began = perf_counter()
-            noise = draw_noise([generator], sampling.steps, world.tokenizer.tokens).to(device)
-            picture, dream = world.step(dream, actions[:, 0], noise, sampling)
-            picture.cpu()
-    return 1000 * (perf_counter() - began) / frames
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..modules.genie.video import UNKNOWN, Clip, VideoWriter, resize, write_about
+from ..modules.genie.video import UNKNOWN, Clip, Split, VideoWriter, new_data_set, resize
 from .evaluation import Progress
-from .genie_data import Importing, check_importing, make_way
+from .genie_import import Importing, check_importing, finish_import
 
 PREFIX = "minari:"
 
@@ -32,30 +32,27 @@ def import_minari(name: str, config: Importing, folder: Path, key: str = "", pro
     Raises:
         ImportError: Minari is not installed.
         FileNotFoundError: No such data set on this machine.
-        ValueError: Observations that are not pictures, or numbers out of range.
+        ValueError: Observations that are not pictures, too few frames, or numbers out of range.
     """
     check_importing(config)
-    make_way(folder)
     data = load_minari(name)
     count = int(data.total_episodes)
     period = max(2, round(1 / config.test_share))
-    writers = {"train": VideoWriter(folder, "train"), "test": VideoWriter(folder, "test")}
     size: tuple[int, int] = (config.height, config.width)
     actions = 0
-    for number, clip in enumerate(_clips(data, key, config.every, name)):
-        size = size if size[0] else (clip.frames.shape[1], clip.frames.shape[2])
-        small = Clip(resize(clip.frames, *size), clip.actions, clip.rewards, clip.ended)
-        writers["test" if number % period == period - 1 or number == count - 1 else "train"].write(small)
-        actions = actions if clip.actions is None else max(actions, 1 + int(clip.actions.max()))
-        if progress is not None:
-            progress(number + 1, count)
-    about: dict[str, Any] = {"minari": name, "importing": dict(vars(config)), "height": size[0], "width": size[1]}
-    if actions:
-        about["actions"] = actions
-    for split, writer in writers.items():
-        writer.flush()
-        about[split] = {"frames": writer.frames, "clips": writer.clips, "levels": None}
-    write_about(folder, about)
+    with new_data_set(folder):
+        writers: dict[Split, VideoWriter] = {"train": VideoWriter(folder, "train"), "test": VideoWriter(folder, "test")}
+        for number, clip in enumerate(_clips(data, key, config.every, name)):
+            size = size if size[0] else (clip.frames.shape[1], clip.frames.shape[2])
+            small = Clip(resize(clip.frames, *size), clip.actions, clip.rewards, clip.ended)
+            writers["test" if number % period == period - 1 or number == count - 1 else "train"].write(small)
+            actions = actions if clip.actions is None else max(actions, 1 + int(clip.actions.max()))
+            if progress is not None:
+                progress(number + 1, count)
+        about: dict[str, Any] = {"minari": name, "importing": dict(vars(config)), "height": size[0], "width": size[1]}
+        if actions:
+            about["actions"] = actions
+        finish_import(folder, writers, about, config)
 
 
 def load_minari(name: str) -> Any:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..envs.genie import GenieVectorEnv
-from .genie_data import read_prompt
+from ..modules.genie.reading import read_prompt
 from .genie_real import Meaning, TrueSide, home_of, learn_map, play_labels
 
 PAGE = Path(__file__).with_name("genie_play.html")

@@ -20,25 +20,35 @@ from .statistics import Interval
 
 _SCALE = 96  # pixels of a frame's side in the pictures, about
 _GAP = 4
+_COLOURS = {"inferred actions": "C0", "random actions": "C1", "last frame copied": "C2", "twin with true actions": "C3"}
 
 
-def card_table(card: Card, title: str) -> Table:
-    """The roll-out by step, with what it must be compared with."""
-    table = Table(title=title, caption=summary(card), caption_justify="left")
-    columns = [
-        ("PSNR", card.rollout, 1),
+def card_tables(card: Card, title: str) -> list[Table]:
+    """The roll-out by step: its PSNR and SSIM, each beside the copied frame's, and whether actions matter."""
+    psnr = [("PSNR", card.rollout, 1), ("copied frame", card.copied, 1), ("gain", card.gain, 2)]
+    ssim = [
         ("SSIM", card.similarity, 3),
-        ("copied frame", card.copied, 1),
-        ("random actions", card.random, 1),
-        ("Δ PSNR", card.delta, 2),
+        ("copied frame", card.copied_similarity, 3),
+        ("gain", card.similarity_gain, 3),
     ]
+    delta = [("PSNR", card.rollout, 1), ("random actions", card.random, 1), ("Δ PSNR", card.delta, 2)]
     if card.twin is not None:
-        columns += [("twin PSNR", card.twin.rollout, 1), ("twin SSIM", card.twin.similarity, 3),
-                    ("twin Δ PSNR", card.twin.delta, 2)]  # fmt: skip
+        psnr += [("twin PSNR", card.twin.rollout, 1), ("twin gain", card.twin.gain, 2)]
+        ssim += [("twin SSIM", card.twin.similarity, 3), ("twin gain", card.twin.similarity_gain, 3)]
+        delta += [("twin Δ PSNR", card.twin.delta, 2)]
+    tables = [_step_table(title, psnr), _step_table("the same frames by SSIM", ssim)]
+    tables.append(_step_table("do actions matter?", delta))
+    tables[-1].caption, tables[-1].caption_justify = summary(card), "left"
+    return tables
+
+
+def _step_table(title: str, columns: Sequence[tuple[str, Sequence[Interval], int]]) -> Table:
+    """Named numbers by step, each with so many places."""
+    table = Table(title=title)
     table.add_column("step", justify="right")
     for name, _, _ in columns:
         table.add_column(name, justify="right")
-    for step in range(len(card.rollout)):
+    for step in range(len(columns[0][1])):
         table.add_row(str(step + 1), *(_cell(cells[step], places) for _, cells, places in columns))
     return table
 
@@ -57,14 +67,24 @@ def summary(card: Card) -> str:
     """What the table does not show, in a few lines."""
     picture, likeness = card.tokenizer
     lines = [
+        f"beside the copied frame, clip by clip: PSNR {verdict(card.gain)}; SSIM {verdict(card.similarity_gain)}",
         f"tokenizer {_cell(picture, 1)} dB, SSIM {_cell(likeness, 3)}",
         f"codes used {100 * card.usage[0]:.0f} %, perplexity {card.usage[1]:.2f}",
         f"shuffled actions: error × {card.shuffle_ratio:.2f} in the latent action model, "
         f"{card.entropy[1] - card.entropy[0]:+.3f} nats per token in the dynamics (from {card.entropy[0]:.3f})",
-        f"{card.milliseconds:.0f} ms per frame ({1000 / max(card.milliseconds, 1e-9):.0f} per second)",
     ]
+    if card.milliseconds is not None:
+        time = card.milliseconds
+        lines.append(
+            f"{time.median:.1f} ms per frame (quartiles {time.lower:.1f} and {time.upper:.1f} of {time.steps} steps; "
+            f"{1000 / max(time.median, 1e-9):.0f} per second)"
+        )
     if card.twin is not None:
         own, shuffled = card.twin.entropy
+        lines.append(
+            "twin beside the copied frame, clip by clip: "
+            f"PSNR {verdict(card.twin.gain)}; SSIM {verdict(card.twin.similarity_gain)}"
+        )
         lines.append(f"twin with true actions: shuffled {shuffled - own:+.3f} nats per token (from {own:.3f})")
     if card.agreement is not None:
         told = card.agreement
@@ -81,6 +101,19 @@ def summary(card: Card) -> str:
         )
         lines.append(f"codes by the view's motion in true steps (in dreams of the code, of others): {told_of}")
     return "\n".join(lines)
+
+
+def verdict(gain: Sequence[Interval]) -> str:
+    """At which steps a gain's whole interval is above 0, below it, or neither."""
+    signs = [1 if cell.low > 0 else -1 if cell.high < 0 else 0 for cell in gain]
+    told = []
+    for name, sign in (("above", 1), ("not told apart", 0), ("below", -1)):
+        steps = [step for step, one in enumerate(signs, 1) if one == sign]
+        if len(steps) == len(signs):
+            return f"{name} at every step to {len(signs)}"
+        if steps:
+            told.append(f"{name} at {', '.join(map(str, steps))}")
+    return ", ".join(told)
 
 
 def write_card(card: Card, folder: Path, metadata: dict[str, Any], labels: Sequence[LabelRow] = ()) -> list[Path]:
@@ -115,6 +148,9 @@ def numbers(card: Card) -> dict[str, Any]:
                 "psnr": _json(card.rollout[step]),
                 "ssim": _json(card.similarity[step]),
                 "copied": _json(card.copied[step]),
+                "copied_similarity": _json(card.copied_similarity[step]),
+                "gain": _json(card.gain[step]),
+                "similarity_gain": _json(card.similarity_gain[step]),
                 "random": _json(card.random[step]),
                 "delta": _json(card.delta[step]),
                 "twin": None
@@ -122,6 +158,8 @@ def numbers(card: Card) -> dict[str, Any]:
                 else {
                     "psnr": _json(card.twin.rollout[step]),
                     "ssim": _json(card.twin.similarity[step]),
+                    "gain": _json(card.twin.gain[step]),
+                    "similarity_gain": _json(card.twin.similarity_gain[step]),
                     "delta": _json(card.twin.delta[step]),
                 },
             }
@@ -134,7 +172,7 @@ def numbers(card: Card) -> dict[str, Any]:
         "agreement": card.agreement,
         "meanings": None if card.meanings is None else card.meanings.tolist(),
         "motions": [asdict(motion) for motion in card.motions],
-        "milliseconds": card.milliseconds,
+        "milliseconds": None if card.milliseconds is None else asdict(card.milliseconds),
     }
 
 
@@ -152,24 +190,44 @@ def contact_sheet(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _chart(card: Card, path: Path) -> None:
+    """Pictures in the upper row, what is gained over the copied frame below them; at the right what actions do."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (slow to import)
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    steps = np.arange(1, len(card.rollout) + 1)
-    series = [("inferred actions", card.rollout), ("random actions", card.random), ("last frame copied", card.copied)]
-    if card.twin is not None:
-        series.append(("twin with true actions", card.twin.rollout))
-    for name, cells in series:
-        left.plot(steps, [cell.mean for cell in cells], marker="o", label=name)
-        left.fill_between(steps, [cell.low for cell in cells], [cell.high for cell in cells], alpha=0.2)
-    left.axhline(card.tokenizer[0].mean, color="grey", linestyle=":", label="tokenizer")
-    left.set(xlabel="step", ylabel="PSNR (dB)")
-    left.legend(fontsize=8)
-    right.axhline(0, color="grey", linewidth=0.8)
-    spread = [[cell.mean - cell.low for cell in card.delta], [cell.high - cell.mean for cell in card.delta]]
-    right.errorbar(steps, [cell.mean for cell in card.delta], np.nan_to_num(spread), marker="o", capsize=3)
-    right.set(xlabel="step", ylabel="Δ PSNR (dB): do actions matter?")
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes = figure.subplot_mosaic([["psnr", "ssim", "delta"], ["gain", "similarity gain", "delta"]])
+    twin = card.twin
+    psnr = [("inferred actions", card.rollout), ("random actions", card.random), ("last frame copied", card.copied)]
+    ssim = [("inferred actions", card.similarity), ("last frame copied", card.copied_similarity)]
+    gain, similarity_gain = [("inferred actions", card.gain)], [("inferred actions", card.similarity_gain)]
+    delta = [("inferred actions", card.delta)]
+    if twin is not None:
+        for series, cells in (
+            (psnr, twin.rollout),
+            (ssim, twin.similarity),
+            (gain, twin.gain),
+            (similarity_gain, twin.similarity_gain),
+            (delta, twin.delta),
+        ):
+            series.append(("twin with true actions", cells))
+    for name, series, label in (
+        ("psnr", psnr, "PSNR (dB)"),
+        ("ssim", ssim, "SSIM"),
+        ("gain", gain, "PSNR − copied frame's (dB)"),
+        ("similarity gain", similarity_gain, "SSIM − copied frame's"),
+        ("delta", delta, "Δ PSNR (dB): do actions matter?"),
+    ):
+        for kind, cells in series:
+            steps = np.arange(1, len(cells) + 1)
+            mean, low, high = ([getattr(cell, end) for cell in cells] for end in ("mean", "low", "high"))
+            axes[name].plot(steps, mean, marker="o", color=_COLOURS[kind], label=kind)
+            axes[name].fill_between(steps, low, high, color=_COLOURS[kind], alpha=0.2)
+        if name in ("psnr", "ssim"):
+            whole = card.tokenizer[name == "ssim"].mean
+            axes[name].axhline(whole, color="grey", linestyle=":", label="tokenizer")
+        else:
+            axes[name].axhline(0, color="grey", linewidth=0.8)
+        axes[name].set(xlabel="step", ylabel=label)
+        axes[name].legend(fontsize=8)
     figure.savefig(path, dpi=120)
 
 

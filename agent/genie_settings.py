@@ -19,7 +19,10 @@ class Updates:
     dynamics: int = 3_000
     """Updates of the dynamics."""
     outcomes: int = 0
-    """Updates of the reward and ending heads; they need data with labels."""
+    """Updates of the reward and ending heads; they need data of which some clips have rewards."""
+    told_clips: int = 0
+    """Clips, drawn at random of those with rewards, that these heads learn from (an episode is a clip, or several where
+    it is long); 0: all."""
     labels: int = 0
     """Steps of which the latent action model is told the true action while it learns; they need data with actions and
     world.latent_action.labelled_actions. 0: video alone."""
@@ -75,6 +78,7 @@ def check_training(config: GenieTraining, data: VideoDataset) -> None:
         ("updates.latent_action", updates.latent_action, 1),
         ("updates.dynamics", updates.dynamics, 1),
         ("updates.outcomes", updates.outcomes, 0),
+        ("updates.told_clips", updates.told_clips, 0),
         ("updates.labels", updates.labels, 0),
         ("prompts", config.prompts, 1),
         ("prompt_frames", config.prompt_frames, 1),

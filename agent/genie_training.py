@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,54 +23,19 @@ from ..modules.genie.files import PARTS, load_part, save_part, save_prompts, sav
 from ..modules.genie.patches import to_unit
 from ..modules.genie.quantisers import perplexity
 from ..modules.genie.transformer import compiled, precision
-from ..modules.genie.video import UNKNOWN, VideoDataset
+from ..modules.genie.video import VideoDataset
 from ..modules.genie.world import Genie
 from .agent import pick_device
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
 from .descent import descend, named
 from .genie_settings import GenieTraining, check_training
+from .genie_windows import Cached, Told, drawn_weights, some_clips, step_weights, tell, thin
 from .storage import generator_from, generator_tensor
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 """Told of every update: phase, updates done and wanted, numbers."""
 PHASES = ("tokenizer", "latent actions", "dynamics", "outcomes")
 _CHUNK = 64  # windows encoded at once
-
-
-@dataclass(frozen=True)
-class Cached:
-    """Windows as the dynamics sees them.
-
-    Attributes:
-        tokens: ``[n, T, N]``.
-        actions: ``[n, T-1]``.
-        starts: Where they lie in the data ``[n, 2]``.
-    """
-
-    tokens: Tensor
-    actions: Tensor
-    starts: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Told:
-    """Windows and their outcomes.
-
-    Attributes:
-        tokens: ``[n, T, N]``.
-        codes: What the latent action model names ``[n, T]``, −1 where unknown.
-        meant: The code that the true action has most often ``[n, T]``, −1 where there is none.
-        rewards: ``[n, T]``.
-        ended: 1 where the world ended the episode ``[n, T]``.
-        starts: Where they lie in the data ``[n, 2]``.
-    """
-
-    tokens: Tensor
-    codes: Tensor
-    meant: Tensor
-    rewards: Tensor
-    ended: Tensor
-    starts: NDArray[np.int64]
 
 
 class GenieTrainer:
@@ -284,34 +248,15 @@ class GenieTrainer:
         self.optimise("outcomes", heads, self.config.updates.outcomes, loss)
 
     def told(self) -> Told:
-        """Windows with their outcomes, those that end with an episode among them.
-
-        Where no frame follows an episode's last step (Procgen), nothing can be inferred of it: its code is the one that
-        is meant, which its true action most often has elsewhere.
+        """Windows whose outcomes are known, those that end with an episode among them.
 
         Raises:
             ValueError: The data has no rewards.
         """
-        length = self.config.world.context
-        starts = self.data.starts(length)
-        final = starts[self.data.read_label("ended", starts, length)[:, -1]] if self.data.labelled else starts[:0]
-        usual, windows = self.cached, self.encode(final)
-        both = np.concatenate([usual.starts, final])
-        meant = torch.full((len(both), length), UNKNOWN)
-        if self.data.labelled:
-            truth = torch.from_numpy(self.data.read_label("actions", both, length))
-            seen = truth[: len(usual.starts), :-1]
-            counts = torch.zeros(1 + int(truth.max()), self.world.actions)
-            counts.index_put_((seen, usual.actions), torch.ones(seen.shape), accumulate=True)
-            named = counts.argmax(1).masked_fill(counts.sum(1) == 0, UNKNOWN)
-            meant = named[truth.clamp(min=0)].masked_fill(truth == UNKNOWN, UNKNOWN)
-        codes = F.pad(torch.cat([usual.actions, windows.actions]), (0, 1), value=UNKNOWN)
-        codes[len(usual.actions) :, -1] = meant[len(usual.actions) :, -1]
-        rewards = torch.from_numpy(self.data.read_label("rewards", both, length))
-        if rewards.isnan().any():
-            raise ValueError("the data has no rewards, which the outcome heads learn from; set updates.outcomes to 0")
-        ended = torch.from_numpy(self.data.read_label("ended", both, length)).float()
-        return Told(torch.cat([usual.tokens, windows.tokens]), codes, meant, rewards, ended, both)
+        starts = self.data.starts(self.config.world.context)
+        final = starts[self.data.read_label("ended", starts, self.config.world.context)[:, -1]]
+        told = tell(self.data, self.cached, self.encode(final), self.world.actions)
+        return some_clips(told, self.data, self.config.updates.told_clips, self.config.seed)
 
     @cached_property
     def cached(self) -> Cached:
@@ -373,37 +318,9 @@ class GenieTrainer:
         part.eval()
 
 
-def step_weights(starts: NDArray[np.int64], known: Tensor) -> Tensor:
-    """Weights ``[n, T]`` by which each step that windows from ``starts [n, 2]`` hold counts once.
-
-    That is in however many of them it is ``known [n, T]``; 0 where it is not. Their mean is that of ``known``.
-    """
-    places = starts[:, 1:] + np.arange(known.shape[1])
-    _, which = np.unique(starts[:, :1] * (places.max() + 1) + places, return_inverse=True)
-    times = torch.zeros(int(which.max()) + 1).index_add_(0, torch.from_numpy(which.ravel()), known.float().flatten())
-    weights = known / times[torch.from_numpy(which.reshape(places.shape))].clamp(min=1)
-    return weights * known.sum() / weights.sum().clamp(min=1e-6)
-
-
-def drawn_weights(event: Tensor, extra: int, batch: int) -> Tensor:
-    """Importance weights ``[n]`` of windows, of which ``extra`` in a batch are drawn from those with an event ``[n]``
-    and the rest from all: how often each would come in even draws, by how often it does."""
-    oftener = event * len(event) / event.sum().clamp(min=1)
-    return batch / (batch - extra + extra * oftener)
-
-
 def anneal(done: float, floor: float = 0.05) -> float:
     """Cosine from 1 to ``floor`` as ``done`` goes from 0 to 1."""
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def thin(starts: NDArray[np.int64], stride: int) -> NDArray[np.int64]:
-    """Starts ``[n, 2]`` that lie a multiple of ``stride`` after the first of their run of consecutive places."""
-    new = np.ones(len(starts), np.bool_)
-    new[1:] = (starts[1:, 0] != starts[:-1, 0]) | (starts[1:, 1] != starts[:-1, 1] + 1)
-    first = np.maximum.accumulate(np.where(new, np.arange(len(starts)), 0))
-    thinned: NDArray[np.int64] = starts[(np.arange(len(starts)) - first) % stride == 0]
-    return thinned
 
 
 def keep_prompts(config: GenieTraining, data: VideoDataset, folder: Path) -> None:

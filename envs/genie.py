@@ -23,6 +23,7 @@ from torch import Tensor
 from ..modules.genie.dynamics import check_sampling
 from ..modules.genie.files import check_prompts, has_outcomes, load_prompts, load_settings, load_world
 from ..modules.genie.patches import to_bytes, to_unit
+from ..modules.genie.reading import read_prompt
 from ..modules.genie.sampler import draw_noise
 from ..modules.genie.transformer import precision
 from ..modules.genie.world import Dream, Genie
@@ -33,6 +34,8 @@ from .single import SingleEnv
 Frames = NDArray[np.uint8]
 RewardFunction = Callable[[Frames, NDArray[np.int64], Frames], NDArray[np.float32]]
 """Frames before ``[B, H, W, 3]``, latent actions ``[B]`` and frames after, to rewards ``[B]``."""
+EndingFunction = Callable[[Frames, NDArray[np.int64], Frames], NDArray[np.bool_]]
+"""The same, to whether the episode has ended there ``[B]``."""
 _WORLDS = Path(__file__).parent / "pretrained"
 PRETRAINED = _WORLDS / "sprite"
 """The smallest of the worlds that come along, which is taken where none is named."""
@@ -54,10 +57,10 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
     """B dreams in a world learned from video.
 
     Observations are uint8 ``[B, H, W, 3]``, actions are latent, Discrete(|A|). Rewards and endings come from learned
-    heads where the world has them (`forethought genie train` with labelled episodes), rewards else from a function of
-    yours, else they are 0 and nothing ever ends but by time. Environment i draws from its own generator only, so it
-    behaves as a batch of one with the same seed. An ended environment resets within the same step and leaves its last
-    frame in `final_obs`. Infos: `success` bool ``[B]``, always False: a dream has no verdict.
+    heads where the world has them (`forethought genie train` with labelled episodes), or from functions of yours, which
+    come first; without either rewards are 0 and nothing ever ends but by time. Environment i draws from its own
+    generator only, so it behaves as a batch of one with the same seed. An ended environment resets within the same step
+    and leaves its last frame in `final_obs`. Infos: `success` bool ``[B]``, always False: a dream has no verdict.
 
     Args:
         world: Folder of a trained world, or the name of one that comes along (`pretrained_worlds`); "sprite" when None.
@@ -68,6 +71,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         sampling_steps: MaskGIT steps per frame; the world's own when None.
         temperature: Of the sampling; the world's own when None.
         reward: Rewards by a function instead of the learned head.
+        ending: Endings by a function instead of the learned head.
         device: cpu, or an accelerator such as cuda.
         render_mode: None or "rgb_array" (the observation).
 
@@ -93,6 +97,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         sampling_steps: int | None = None,
         temperature: float | None = None,
         reward: RewardFunction | None = None,
+        ending: EndingFunction | None = None,
         device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
@@ -112,7 +117,8 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         )
         check_sampling(self.sampling.steps, self.sampling.temperature, self.world.tokenizer.tokens)
         self.learned = has_outcomes(folder)
-        self.reward, self.max_steps, self.num_envs, self.render_mode = reward, max_steps, num_envs, render_mode
+        self.reward, self.ending = reward, ending
+        self.max_steps, self.num_envs, self.render_mode = max_steps, num_envs, render_mode
         self.single_observation_space = gymnasium.spaces.Box(0, 255, (config.height, config.width, 3), np.uint8)
         self.single_action_space = gymnasium.spaces.Discrete(self.world.actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -129,11 +135,13 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
 
         Args:
             seed: Environment i draws anew from seed + i; or one seed for each.
-            options: `prompt`, a clip uint8 ``[F, H, W, 3]`` or the number of a prompt, for all environments that are
-                reset; `reset_mask`, bool ``[B]``: only these.
+            options: `prompt`, for all environments that are reset: a clip uint8 ``[F, H, W, 3]``, the number of a
+                prompt, or the path of a picture or video, which is resized and of which as many frames are taken as
+                the world sees; `reset_mask`, bool ``[B]``: only these.
 
         Raises:
-            ValueError: Unknown options or values that do not fit.
+            FileNotFoundError: The prompt is a path, and no file is there.
+            ValueError: Unknown options, values that do not fit, or a file that cannot be read.
             ResetNeeded: A `reset_mask` before the first full reset.
         """
         options = dict(options or {})
@@ -176,9 +184,11 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
             reward = rewards.float().cpu().numpy()
             terminated = (chance < endings.float().cpu()).numpy()
         if self.reward is not None:
-            reward = np.asarray(self.reward(before, chosen, self._frames.copy()), np.float32)
-            if reward.shape != (self.num_envs,):
-                raise ValueError(f"the reward function returned shape {reward.shape}, expected ({self.num_envs},).")
+            told = np.asarray(self.reward(before, chosen, self._frames.copy()))
+            reward = self._one_each("reward", told).astype(np.float32)
+        if self.ending is not None:
+            told = np.asarray(self.ending(before, chosen, self._frames.copy()))
+            terminated = self._one_each("ending", told).astype(np.bool_)
         truncated = (self._steps >= self.max_steps) & ~terminated
         infos = self._infos()
         ended = terminated | truncated
@@ -231,9 +241,19 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
                 raise ValueError(f"prompt is {prompt}; expected 0 to {len(self.prompts) - 1}, or a clip.")
             chosen: Frames = self.prompts[prompt]
             return chosen
-        clip = np.asarray(prompt)
-        checked: Frames = check_prompts(clip[None], self.world.config, "options['prompt']")[0]
+        config = self.world.config
+        if isinstance(prompt, str | Path):
+            prompt = read_prompt(Path(prompt), config.height, config.width, config.context)
+        checked: Frames = check_prompts(np.asarray(prompt)[None], config, "options['prompt']")[0]
         return checked
+
+    def _one_each(self, name: str, told: NDArray[Any]) -> NDArray[Any]:
+        """What a user's function told, if it is one finite value for each environment."""
+        if told.shape != (self.num_envs,):
+            raise ValueError(f"the {name} function returned shape {told.shape}, expected ({self.num_envs},).")
+        if told.dtype.kind not in "biuf" or not np.isfinite(told).all():
+            raise ValueError(f"the {name} function returned {told.tolist()}, expected finite numbers.")
+        return told
 
     def _infos(self) -> dict[str, Any]:
         return {"success": np.zeros(self.num_envs, np.bool_)}

@@ -23,12 +23,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .agent.agent import pick_device
 from .agent.faults import locked
-from .agent.genie_data import Importing, Recording, import_videos, record
+from .agent.genie_data import Recording, record
 from .agent.genie_decoding import LabelRow, label_curve
 from .agent.genie_evaluation import Examination, examine_world
+from .agent.genie_import import Importing, import_videos
 from .agent.genie_minari import PREFIX, import_minari
 from .agent.genie_play import PlayOptions, play
-from .agent.genie_report import card_table, label_table, write_card
+from .agent.genie_report import card_tables, label_table, write_card
 from .agent.genie_resume import CHECKPOINT, train_world
 from .agent.genie_settings import GenieTraining
 from .agent.run import provenance
@@ -278,13 +279,14 @@ def _evaluate(arguments: Sequence[str], console: Console) -> int:
     out = made(options.out or beside(folder) / "evaluate")
     twin = None if options.twin is None else load_world(options.twin, device, need=("tokenizer", "dynamics"))
     with RowProgress(("clips",), console, "clips") as progress:
-        card = examine_world(world, data, options.settings, device, progress["clips"], twin)
+        card = examine_world(world, data, options.settings, device, progress["clips"], twin, folder)
     metadata = provenance() | {
         "command": shlex.join(["forethought", "genie", "evaluate", *arguments]),
         "settings": dataclasses.asdict(options.settings),
     }
     shown = options.settings.prompt_frames
-    console.print(card_table(card, f"{name} on test clips of {options.data}, {shown} true frames, then dreamed"))
+    for table in card_tables(card, f"{name} on test clips of {options.data}, {shown} true frames, then dreamed"):
+        console.print(table)
     train = VideoDataset(options.data, "train")
     rows: list[LabelRow] = []
     if train.labelled and data.labelled:

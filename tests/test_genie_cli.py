@@ -9,15 +9,20 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from forethought.envs.genie import GenieVectorEnv
 from forethought.modules.genie.files import PARTS
+from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
 from forethought.cli import main
 from forethought.genie import GenieProgress
 
+from .agent.sprites import clips
+from .modules.genie.films import cut, film
+from .modules.genie.films import save as save_video
 from .test_cli import points
 
 RECORD = ("--steps=200", "--test-steps=100", "--num-envs=4", "--height=16", "--width=16", "--actions", "1", "4", "7")
@@ -69,6 +74,46 @@ def test_a_trained_world_is_whole_and_plays(trained: tuple[Path, Path]) -> None:
     assert env.learned and env.prompts.shape == (32, 2, 16, 16, 3)
     env.reset(seed=0)
     assert env.step(np.array([0, 2]))[0].shape == (2, 16, 16, 3)
+
+
+def test_a_folder_of_videos_becomes_a_world_to_step_in(tmp_path: Path) -> None:
+    """The way of who has videos and nothing else: no actions, rewards or environment."""
+    videos, _ = clips(10, 12, 0)
+    for number, video in enumerate(videos):
+        save_video(tmp_path / "videos" / "below" / f"{number}{'.gif' if number % 2 else '.mp4'}", video)
+    data, world = tmp_path / "data", tmp_path / "world"
+    assert main(["genie", "import", str(tmp_path / "videos"), "--out", str(data)]) == 0
+    assert main(["genie", "train", str(data), "--run", str(world), *TINY, "--updates.outcomes=0"]) == 0
+    about = json.loads((world / "world.json").read_text())["about"]["data"]
+    assert about["videos"] == str(tmp_path / "videos") and about["test"]["clips"] == 1 and "env" not in about
+    env = gymnasium.make("forethought/Genie-v0", world=world, max_steps=3)
+    check_env(env.unwrapped, skip_render_check=True)
+    frame, _ = env.reset(seed=0, options={"prompt": str(tmp_path / "videos" / "below" / "1.gif")})
+    for step in range(3):
+        frame, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert frame.shape == (16, 16, 3) and reward == 0 and not terminated and truncated == (step == 2)
+
+
+@pytest.mark.parametrize("mistake", ["cut", "mixed", "one frame"])
+def test_videos_that_cannot_be_imported_get_one_line_and_leave_nothing(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(2):
+        film(Path(f"videos/{number}.gif"), frames=1 if mistake == "one frame" else 10, height=16, width=16)
+    if mistake == "cut":
+        cut(Path("videos/1.gif"), Path("videos/1.gif"), 0.5)
+    if mistake == "mixed":
+        film(Path("videos/1.gif"), height=32, width=16)
+    line = {
+        "cut": "1.gif was cut short", "mixed": "choose one size with --height and --width",
+        "one frame": "expected at least 2 frames",
+    }[mistake]  # fmt: skip
+    assert line in refusal(capsys, "genie", "import", "videos")
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+    film(Path("videos/1.gif"), height=16, width=16)
+    film(Path("videos/0.gif"), height=16, width=16)
+    assert main(["genie", "import", "videos"]) == 0
 
 
 def test_the_report_card_is_written(

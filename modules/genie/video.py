@@ -9,6 +9,9 @@ no video shows lies apart in `labels/`: `actions-0000.npy` int64 (the action tak
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,13 +60,14 @@ class VideoWriter:
     def __init__(self, folder: Path, split: Split, chunk: int = 8192) -> None:
         self.folder, self.chunk = folder / split, chunk
         (self.folder / "labels").mkdir(parents=True, exist_ok=True)
-        self.frames, self.clips, self.chunks = 0, 0, 0
+        self.frames, self.clips, self.chunks, self.longest = 0, 0, 0, 0
         self._waiting: list[Clip] = []
         self._held = 0
 
     def write(self, clip: Clip) -> None:
         """Add a clip."""
         self._waiting.append(clip)
+        self.longest = max(self.longest, len(clip.frames))
         self._held += len(clip.frames)
         if self._held >= self.chunk:
             self.flush()
@@ -90,6 +94,31 @@ class VideoWriter:
 
     def _save(self, name: str, array: NDArray[Any]) -> None:
         write_atomically(self.folder / f"{name}-{self.chunks:04}.npy", array_bytes(array))
+
+
+@contextmanager
+def new_data_set(folder: Path) -> Iterator[None]:
+    """Within it a data set is made, or nothing: what was written goes again where that fails or is stopped.
+
+    An empty folder that was there before stays, as does what others have put into it meanwhile.
+
+    Raises:
+        ValueError: The folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not an empty folder; remove it or name another")
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        yield
+    except BaseException:  # Ctrl-C as well
+        for part in ("train", "test"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+        with suppress(OSError):
+            (folder / "dataset.json.part").unlink(missing_ok=True)
+            (folder / "dataset.json").unlink(missing_ok=True)
+            for made in missing:
+                made.rmdir()  # only where it is empty
+        raise
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
@@ -222,6 +251,10 @@ class VideoDataset:
             first = np.searchsorted(self._clips[chunk], self._clips[chunk][place])
             found.append(self._frames[chunk][np.maximum(np.arange(place - frames + 1, place + 1), first)])
         return np.stack(found)
+
+    def clip_of(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers ``[n]`` of the clips that places ``[n, 2]`` lie in."""
+        return np.array([self._clips[chunk][place] for chunk, place in starts], np.int64)
 
     def read_label(self, name: str, starts: NDArray[np.int64], steps: int) -> NDArray[Any]:
         """Labels ``[n, steps]`` of windows: actions, rewards or ended."""

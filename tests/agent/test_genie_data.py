@@ -1,4 +1,4 @@
-"""Video data: what is recorded is what was seen, what is imported is what the files show, and mistakes are named."""
+"""Video data: what is recorded is what was seen, and mistakes are named."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 from forethought.agent.checkpoint import load_agent
-from forethought.agent.genie_data import Importing, Recording, StickyBehaviour, import_videos, read_video, record
+from forethought.agent.config import EnvConfig
+from forethought.agent.genie_data import Recording, StickyBehaviour, record
+from forethought.agent.ppo import PPOConfig, save_ppo, train_ppo
 from forethought.agent.pretrained import pretrained
 from forethought.envs.make import make_env
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, read_about, resize, write_about
 
 SMALL = Recording(steps=240, test_steps=60, num_envs=3, hold=4, seed=2)
-
-
-def film(path: Path, frames: int = 12, height: int = 32, width: int = 48, shade: int = 0) -> None:
-    """An MP4 or GIF whose brightness grows from frame to frame."""
-    levels = (shade + 10 * np.arange(frames)).astype(np.uint8)
-    video = np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3))
-    if path.suffix == ".gif":
-        iio.imwrite(path, video, loop=0)
-    else:
-        iio.imwrite(path, video, plugin="pyav", codec="libx264", fps=10)
 
 
 def test_procgen_is_recorded_as_it_was_played(tmp_path: Path) -> None:
@@ -112,6 +104,69 @@ def test_an_agent_with_a_few_buttons_presses_them_where_all_are_to_be_had(tmp_pa
         record("Sprite", replace(SMALL, policy=str(fruitbot)), tmp_path / "sprite")
 
 
+def leaning(id: str, folder: Path, logits: list[float], **env: Any) -> str:
+    """The folder of a PPO policy that has hardly learned, with these logits wherever it is."""
+    config = PPOConfig(
+        EnvConfig(id, num_envs=2, **env), steps=8, rollout=4, epochs=1, minibatches=2, device="cpu", threads=1
+    )
+    trained = train_ppo(config, folder)
+    with torch.no_grad():
+        trained.policy.action_net.weight.zero_()
+        trained.policy.action_net.bias.copy_(torch.tensor(logits))
+    save_ppo(trained, folder, 8)
+    return str(folder)
+
+
+def test_a_ppo_run_is_recorded_as_its_policy_draws(tmp_path: Path) -> None:
+    settings = Recording(steps=1_200, test_steps=60, num_envs=6, height=16, width=16)
+    nine, one = float(np.log(0.9)), float(np.log(0.1))
+    policy = leaning("Sprite", tmp_path / "ppo", [-99, one, -99, nine, -99])
+    parts = {}
+    for name, exploration in (("first", 0.0), ("again", 0.0), ("astray", 0.5)):
+        record("Sprite", replace(settings, policy=policy, exploration=exploration), tmp_path / name)
+        for split in ("train", "test"):
+            data = VideoDataset(tmp_path / name, split)  # type: ignore[arg-type]
+            actions = np.concatenate(data.labels["actions"])
+            parts[name, split] = np.bincount(actions[actions >= 0], minlength=5) / (actions >= 0).sum(), actions
+    share = parts["first", "train"][0]
+    assert share[[1, 3]].sum() == 1 and share[3] == pytest.approx(0.9, abs=0.04)  # drawn, neither the likeliest alone
+    assert parts["first", "test"][0][[1, 3]].sum() == 1
+    assert np.array_equal(parts["first", "train"][1], parts["again", "train"][1])
+    assert parts["astray", "train"][0][3] == pytest.approx(0.55, abs=0.08)
+    assert read_about(tmp_path / "first")["recording"]["policy"] == policy
+
+
+def test_ppo_sees_vectors_where_the_world_is_drawn_and_presses_its_own_buttons(tmp_path: Path) -> None:
+    pole = leaning("CartPole-v1", tmp_path / "pole", [0.0, 50.0])
+    settings = Recording(steps=40, test_steps=8, num_envs=2, height=16, width=24, policy=pole)
+    record("CartPole-v1", settings, tmp_path / "drawn")
+    data = VideoDataset(tmp_path / "drawn", "train")
+    assert set(data.read_label("actions", data.starts(1), 1).flatten()) == {1}
+    maze = leaning("procgen:maze", tmp_path / "maze", [0.0, 50.0, 0.0], actions=(1, 7, 5))
+    record("procgen:maze", replace(settings, policy=maze), tmp_path / "data")
+    data = VideoDataset(tmp_path / "data", "train")
+    assert set(data.read_label("actions", data.starts(1), 1).flatten()) == {7}
+    for policy, id, message in (
+        (pole, "Sprite", r"pole was trained on CartPole-v1 for observations \(4,\) .*; Sprite gives \(16, 16, 3\)"),
+        (maze, "Sprite", r"actions Discrete\(3\); Sprite gives \(16, 16, 3\) and takes Discrete\(5\)"),
+        (pole, "Acrobot-v1", r"actions Discrete\(2\); Acrobot-v1 gives \(6,\) and takes Discrete\(3\)"),
+        (pole, "TwoRoom", r"TwoRoom gives .* with goals and takes Box"),
+        (str(tmp_path / "drawn"), "Sprite", "holds no trained agent"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            record(id, replace(settings, policy=policy), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_recording_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record("Sprite", SMALL, tmp_path / "new" / "data", {"test": stop})
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_oracle_plans_with_the_recorded_buttons_and_is_worth_filming(tmp_path: Path) -> None:
     """In miner, from levels' starts: who plans among four buttons finds more diamonds than chance."""
     settings = Recording(
@@ -164,37 +219,8 @@ def test_areas_are_averaged() -> None:
     assert resize(frames, 8, 8) is frames
 
 
-def test_folders_of_videos_are_imported(tmp_path: Path) -> None:
-    source = tmp_path / "videos"
-    source.mkdir()
-    for number in range(3):
-        film(source / f"{number}.mp4", shade=40 * number)
-    film(source / "9.gif", height=48, width=32)
-    with pytest.raises(ValueError, match=r"9\.gif has frames of 48×32 and those before it of 32×48; choose one size"):
-        import_videos(source, Importing(), tmp_path / "mixed")
-    import_videos(source, Importing(height=16, width=16, every=2, test_share=0.3), tmp_path / "data")
-    train, test = (VideoDataset(tmp_path / "data", split) for split in ("train", "test"))  # type: ignore[arg-type]
-    assert len(train) + len(test) == 4 * 6 and len(test) == 2 * 6  # every third one, and the last
-    clip = train.read(train.starts(6), 6)[1].astype(int)
-    assert np.abs(clip[:, 3, 3, 0] - (40 + 20 * np.arange(6))).max() <= 6  # what the codec leaves of it
-    assert not train.labelled
-
-
-def test_a_single_video_is_divided_in_time(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    film(tmp_path / "videos" / "one.gif", frames=10)
-    import_videos(tmp_path / "videos", Importing(test_share=0.3), tmp_path / "data")
-    assert [read_about(tmp_path / "data")[split]["frames"] for split in ("train", "test")] == [7, 3]
-
-
 def test_bad_input_gets_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no videos"):
-        import_videos(tmp_path, Importing(), tmp_path / "out")
-    (tmp_path / "broken.mp4").write_bytes(b"not a film")
-    with pytest.raises(ValueError, match=r"broken\.mp4 cannot be read as a video"):
-        read_video(tmp_path / "broken.mp4")
-    with pytest.raises(ValueError, match="give both, or neither"):
-        import_videos(tmp_path, Importing(height=16), tmp_path / "out")
+    (tmp_path / "something").touch()
     with pytest.raises(ValueError, match="is not an empty folder"):
         record("procgen:maze", SMALL, tmp_path)
     with pytest.raises(ValueError, match="steps is 0"):

@@ -80,6 +80,7 @@ def test_the_dream_follows_its_actions(card: Card) -> None:
     assert card.delta[3].low > 5
     for step in range(QUICK.steps):
         assert card.rollout[step].low > card.copied[step].high
+        assert card.gain[step].low > 0
     assert card.rollout[-1].mean > 25
     assert card.entropy[1] > card.entropy[0] + 0.1
 
@@ -102,8 +103,8 @@ def test_a_copy_that_learned_from_shuffled_frames_fails(sprites: tuple[Path, Pat
     shutil.copy(sprites[1] / "tokenizer.safetensors", folder)  # still pictures are the same
     control = examine(sprites[0], learn(data, folder))  # on the true video
     assert control.agreement is not None
-    assert control.agreement["matching"] < 0.95
-    assert control.delta[3].low < 2
+    assert control.agreement["matching"] < 0.9
+    assert control.delta[3].high < 2
     assert control.rollout[3].high < card.rollout[3].low - 5
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forethought.agent.genie_data import Importing
+from forethought.agent.genie_import import Importing
 from forethought.agent.genie_minari import import_minari
 from forethought.modules.genie.video import UNKNOWN, VideoDataset
 

@@ -10,7 +10,7 @@ import torch
 from forethought.agent.genie_planning import DreamBehaviour, DreamObjective
 from forethought.modules.genie.decoding import ActionDecoder, ActionDictionary
 from forethought.modules.genie.world import Genie
-from forethought.planners import Budget, CategoricalCEM, Proposal, RandomShooting
+from forethought.planners import BeamSearch, Budget, CategoricalCEM, Planner, Proposal, RandomShooting, TreeSearch
 from gymnasium import spaces
 
 from ..modules.genie.small import ACTIONS, make, tokens
@@ -31,7 +31,7 @@ def test_the_energy_is_the_discounted_reward_of_the_dream() -> None:
     world = judged([0.0, 1.0, 2.0, 4.0])
     objective = DreamObjective(world, world.begin(*tokens())[1], discount=0.5)
     courses = torch.tensor([[[1, 2, 3], [3, 0, 0]]]).expand(2, -1, -1)
-    torch.testing.assert_close(objective(courses), torch.tensor([[-3.0, -4.0]]).expand(2, -1))
+    torch.testing.assert_close(objective(courses), torch.tensor([[-1.5, -2.0]]).expand(2, -1))  # γ + 2 γ² + 4 γ³
     assert objective.calls == 2 * 2 * 3
     world = judged([0.0, 1.0, 2.0, 4.0], ending=0.0)  # half the dreams end at each step
     objective = DreamObjective(world, world.begin(*tokens())[1], discount=1.0)
@@ -109,14 +109,56 @@ def by_step() -> Any:
     return judge
 
 
-def test_planners_find_the_best_course_in_a_dream() -> None:
+PLANNERS: list[Planner] = [CategoricalCEM(), RandomShooting(), BeamSearch(), TreeSearch()]
+
+
+@pytest.mark.parametrize("planner", PLANNERS, ids=lambda planner: type(planner).__name__)
+def test_planners_find_the_best_course_in_a_dream(planner: Planner) -> None:
     world = judged([0.0, -1.0, 3.0, 1.0])
     objective = DreamObjective(world, world.begin(*tokens())[1])
-    for planner in (CategoricalCEM(), RandomShooting()):
-        plan = planner.plan(
-            objective, spaces.Discrete(ACTIONS), Proposal(), Budget(3, 200, 2), 2, torch.Generator().manual_seed(0)
-        )
-        assert plan.actions.tolist() == [[2, 2, 2]] * 2
+    plan = planner.plan(
+        objective, spaces.Discrete(ACTIONS), Proposal(), Budget(3, 200, 2), 2, torch.Generator().manual_seed(0)
+    )
+    assert plan.actions.tolist() == [[2, 2, 2]] * 2
+
+
+def test_what_a_tree_finds_in_a_dream_is_worth_what_it_says() -> None:
+    """Followed step by step, in whatever order, a course has the energy that it has as a whole."""
+    world, draws = make(), torch.Generator().manual_seed(0)
+    for part in (world.outcomes.reward, world.outcomes.ending):  # heads that have learned nothing answer 0
+        torch.nn.init.normal_(part.weight, generator=draws)
+    objective = DreamObjective(world, world.begin(*tokens())[1], discount=0.9)
+    whole = torch.cartesian_prod(*[torch.arange(ACTIONS)] * 3).expand(2, -1, -1)
+    energies = objective(whole)
+    assert energies.std(1).min() > 0.01
+    wide = Budget(3, ACTIONS**3, 2)  # every course fits into the beam
+    plan = BeamSearch().plan(objective, spaces.Discrete(ACTIONS), Proposal(), wide, 2, draws)
+    torch.testing.assert_close(plan.energy, energies.amin(1))
+    assert torch.equal(plan.actions, whole[0][energies.argmin(1)])
+    tree = TreeSearch().plan(objective, spaces.Discrete(ACTIONS), Proposal(), Budget(3, 60, 2), 2, draws)
+    torch.testing.assert_close(tree.energy, objective(tree.actions.unsqueeze(1))[:, 0])
+    assert (tree.energy < tree.baseline).all()
+
+
+def test_frames_are_dreamed_where_somebody_goes_on() -> None:
+    world, dreamed = make(), []
+    step = world.step
+
+    def counted(dream: Any, *given: Any, **options: Any) -> Any:
+        dreamed.append(len(dream.tokens))
+        return step(dream, *given, **options)
+
+    world.step = counted  # type: ignore[method-assign]
+    objective = DreamObjective(world, world.begin(*tokens())[1])
+    nodes, width = objective.root(), 3
+    for _ in range(3):
+        nodes = tuple(part[:, :1].repeat_interleave(width, 1) for part in nodes)  # two of three courses are given up
+        nodes, _, _ = objective.step(nodes, torch.arange(width).expand(2, -1))
+    assert dreamed == [2 * width, 2 * width]  # nobody looks at what comes after the third action
+    objective.step(
+        tuple(torch.cat(pair, 1) for pair in zip(nodes, objective.root(), strict=True)), torch.zeros(2, 4).long()
+    )
+    assert dreamed[2:] == [2 * width]  # the root, whose frame is there, is not dreamed again
 
 
 def test_the_dictionary_counts() -> None:

@@ -18,6 +18,7 @@ from forethought.agent.genie_play import LIMIT, PlayOptions, Session, make_serve
 from forethought.envs.genie import GenieVectorEnv
 from rich.console import Console
 
+from ..modules.genie.films import cut, film
 from ..modules.genie.small import ACTIONS, make, save
 
 
@@ -150,6 +151,18 @@ def test_other_pages_and_other_hosts_are_refused(page: Page) -> None:
     assert page.ask("GET", "/state", Host="evil.example")[0] == 403
     assert page.ask("GET", "/", Host=None)[0] == 403
     assert page.post("/step", body, Origin=f"http://localhost:{page.port}")[0] == 200
+
+
+def test_a_prompt_of_ones_own_is_the_last_number(world: Path, tmp_path: Path) -> None:
+    path = film(tmp_path / "own.gif", height=24, width=24)
+    session, env = Session(world, PlayOptions(prompt=str(path))), GenieVectorEnv(world, 1)
+    assert len(session.prompts) == len(env.prompts) + 1
+    session.reset(len(env.prompts))
+    assert np.array_equal(session.frame, env.reset(options={"prompt": path})[0][0])
+    with pytest.raises(FileNotFoundError, match=r"there is no picture or video nowhere\.png"):
+        Session(world, PlayOptions(prompt="nowhere.png"))
+    with pytest.raises(ValueError, match=r"half\.gif was cut short"):
+        Session(world, PlayOptions(prompt=str(cut(path, tmp_path / "half.gif", 0.5))))
 
 
 def test_a_port_in_use_is_named(page: Page, world: Path) -> None:

@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.genie_settings import GenieTraining, Updates
-from forethought.agent.genie_training import (
-    GenieTrainer,
-    anneal,
-    drawn_weights,
-    step_weights,
-    thin,
-)
+from forethought.agent.genie_training import GenieTrainer, anneal
+from forethought.agent.genie_windows import drawn_weights, step_weights, thin
 from forethought.modules.genie.transformer import Block
 from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, write_about
 
@@ -185,6 +180,26 @@ def test_the_last_step_of_an_episode_is_told_although_no_frame_follows(tmp_path:
     assert torch.equal(told.codes[-2:, -1], (last + 1) % ACTIONS)
     assert told.rewards[-2:, -1].tolist() == [7, 7] and told.ended[-2:, -1].tolist() == [1, 1]
     assert torch.equal(told.tokens[-2:], one.encode(final).tokens)
+
+
+def test_outcomes_are_learned_from_the_clips_that_are_labelled(tmp_path: Path) -> None:
+    """Most of the video says nothing of rewards and actions; of what does, as many clips are read as one asks for."""
+    config = replace(TINY, updates=replace(TINY.updates, outcomes=2))
+    data = noise(tmp_path / "data", 12)
+    for chunk, clips in enumerate(data.clip_of(data.starts(1)).reshape(1, -1)):
+        data.labels["rewards"][chunk][clips >= 4] = np.nan
+        data.labels["actions"][chunk][clips >= 4] = -1
+        data.labels["ended"][chunk][clips >= 4] = False
+    one, _ = trainer(data, tmp_path / "world", config)
+    told = one.told()
+    assert set(data.clip_of(told.starts)) == {0, 1, 2, 3} and len(told.tokens) == len(told.starts) == 4
+    assert not told.rewards.isnan().any() and (told.meant >= 0).any()
+    few, _ = trainer(data, tmp_path / "world", replace(config, updates=replace(config.updates, told_clips=2)))
+    chosen = set(data.clip_of(few.told().starts))
+    assert len(chosen) == 2 and chosen < {0, 1, 2, 3}
+    few.learn_outcomes()
+    with pytest.raises(ValueError, match=r"updates\.told_clips is -1"):
+        trainer(data, tmp_path / "world", replace(config, updates=replace(config.updates, told_clips=-1)))
 
 
 def test_true_actions_can_take_the_place_of_latent_ones(tmp_path: Path) -> None:

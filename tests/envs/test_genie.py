@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,10 +12,14 @@ import torch
 from forethought.agent.genie_motion import DIRECTIONS, directions, view_shifts
 from forethought.envs.genie import PRETRAINED, GenieVectorEnv, find_world, make_single, pretrained_worlds
 from forethought.envs.make import make_env
+from forethought.modules.genie.reading import read_video
+from forethought.modules.genie.video import resize
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from ..agent.sprites import MOVES, find
+from ..modules.genie.films import cut, film
 from ..modules.genie.small import ACTIONS, SIDE, make, save
 
 STEPS = 4
@@ -180,6 +185,25 @@ def test_dreams_go_on_from_clips_of_a_live_environment(world: Path) -> None:
     assert np.array_equal(own.reset(seed=3)[0][0], first[0])
 
 
+def test_a_picture_or_video_of_ones_own_begins_a_dream(world: Path, tmp_path: Path) -> None:
+    draws = np.random.default_rng(2).integers(256, size=(SIDE, SIDE, 3)).astype(np.uint8)
+    Image.fromarray(draws).save(tmp_path / "picture.png")
+    env, single = GenieVectorEnv(world, 2), gymnasium.make("forethought/Genie-v0", world=world)
+    expected, _ = env.reset(seed=0, options={"prompt": draws[None]})
+    for path in (tmp_path / "picture.png", str(tmp_path / "picture.png")):
+        assert np.array_equal(env.reset(seed=0, options={"prompt": path})[0], expected)
+        assert np.array_equal(single.reset(seed=0, options={"prompt": path})[0], expected[0])
+    assert not np.array_equal(env.reset(seed=0)[0], expected)
+    frames = read_video(film(tmp_path / "video.gif", height=2 * SIDE, width=3 * SIDE))[:5]  # as the world sees
+    expected, _ = env.reset(seed=0, options={"prompt": resize(frames, SIDE, SIDE)})
+    assert np.array_equal(env.reset(seed=0, options={"prompt": tmp_path / "video.gif"})[0], expected)
+    with pytest.raises(FileNotFoundError, match=r"there is no picture or video nowhere\.png"):
+        env.reset(options={"prompt": "nowhere.png"})
+    cut(tmp_path / "picture.png", tmp_path / "half.png", 0.5)
+    with pytest.raises(ValueError, match=r"half\.png cannot be read as a picture [^\n]+\Z"):
+        env.reset(options={"prompt": tmp_path / "half.png"})
+
+
 def test_rewards_come_from_a_function_or_from_learned_heads(world: Path, tmp_path: Path) -> None:
     told: list[tuple[np.ndarray, ...]] = []
 
@@ -200,6 +224,29 @@ def test_rewards_come_from_a_function_or_from_learned_heads(world: Path, tmp_pat
     _, rewards, terminated, truncated, _ = judged.step(np.array([0, 1]))
     assert terminated.all() and not truncated.any()
     assert rewards[0] != rewards[1]
+
+
+def test_episodes_end_where_a_function_says_so(world: Path) -> None:
+    def ending(before: Any, actions: Any, after: Any) -> Any:
+        assert before.shape == after.shape and not np.array_equal(before, after)
+        return actions == 2
+
+    env = GenieVectorEnv(world, 3, ending=ending, max_steps=2)
+    env.reset(seed=0)
+    _, _, terminated, truncated, infos = env.step(np.array([1, 2, 0]))
+    assert terminated.tolist() == [False, True, False] and not truncated.any()
+    assert infos["_final_obs"].tolist() == [False, True, False]
+    _, _, terminated, truncated, _ = env.step(np.array([2, 0, 1]))  # an ending at the time limit is an ending
+    assert terminated.tolist() == [True, False, False] and truncated.tolist() == [False, False, True]
+    for name, told, message in (
+        ("ending", [True], r"the ending function returned shape \(1,\), expected \(3,\)"),
+        ("reward", [0.0, np.nan, 1.0], "the reward function returned .*nan.*, expected finite numbers"),
+        ("ending", ["no", "yes", "no"], "the ending function returned .*, expected finite numbers"),
+    ):
+        wrong = GenieVectorEnv(world, 3, **{name: lambda *_, told=told: np.array(told)})  # type: ignore[arg-type]
+        wrong.reset(seed=0)
+        with pytest.raises(ValueError, match=message):
+            wrong.step(np.zeros(3, np.int64))
 
 
 def test_bad_input_gets_one_clear_line(world: Path, tmp_path: Path) -> None:

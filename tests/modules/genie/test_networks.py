@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from forethought.modules.genie.outcomes import Outcomes, OutcomesConfig
 from forethought.modules.genie.patches import cut, cut_wide, join, to_bytes, to_unit
 from forethought.modules.genie.quantisers import FiniteScalarQuantiser, VectorQuantiser, perplexity
 from forethought.modules.genie.tokenizer import TokenizerConfig, VideoTokenizer
-from forethought.modules.genie.transformer import SpaceTimeTransformer, lengths, number_ways, spelled_out
+from forethought.modules.genie.transformer import Projections, SpaceTimeTransformer, lengths, number_ways, spelled_out
 from torch.nn import functional as F
 
 from .small import ACTIONS, CONTEXT, SIDE, frames, make, tokens
@@ -103,6 +104,18 @@ def test_rows_of_a_past_are_taken_and_put() -> None:
     mixed = past.put(torch.tensor([1]), fresh)
     assert mixed.valid.tolist() == [[False, True], [False, False], [False, True]]
     assert torch.equal(mixed.rows(torch.tensor([2, 0])).keys, past.keys[[2, 0]])
+
+
+def test_queries_and_keys_are_normed_and_values_are_not() -> None:
+    torch.manual_seed(0)
+    project = Projections(16, 2)
+    x = torch.randn(3, 5, 16)
+    q, k, v = project(x)
+    louder = project(50 * x)
+    torch.testing.assert_close(louder[0], q, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(louder[1], k, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(louder[2], 50 * v)
+    torch.testing.assert_close(q.square().mean(-1), torch.ones(3, 2, 5), rtol=1e-3, atol=1e-3)
 
 
 def test_neighbours_have_the_same_way_everywhere() -> None:
@@ -297,6 +310,22 @@ def test_hidden_history_is_not_seen() -> None:
     assert (seen[~torch.eye(3, dtype=torch.bool)] - model.config.history).abs().max() < 0.1
 
 
+def test_history_is_hidden_where_the_model_learns() -> None:
+    """Or the decoder would foretell the next frame from the past and ignore the action (Genie, D.1)."""
+    one, two = changed(CONTEXT, 0)
+    for history, alike in ((0.0, True), (1.0, False)):
+        model = showing(history)
+        pictures = [model.loss(clip, torch.Generator().manual_seed(0)).drawn[:, 2:] for clip in (one, two)]
+        assert torch.allclose(*pictures, atol=1e-5) is alike
+
+
+def showing(history: float) -> LatentActionModel:
+    """A model that shows its decoder so much of the past."""
+    model = make().latent_action
+    model.config = replace(model.config, history=history)
+    return model
+
+
 @pytest.mark.parametrize("quantise", [False, True])
 def test_the_picture_alone_moves_the_action_encoder(quantise: bool) -> None:
     model = make().latent_action.train()
@@ -422,3 +451,24 @@ def test_corruption_replaces_a_share_of_the_past() -> None:
     assert abs(float(wrong.mean()) - 0.2 * 15 / 16) < 0.03
     untouched = make(corruption=0.0).dynamics
     assert torch.equal(untouched.corrupt(codes, torch.Generator().manual_seed(0)), codes)
+
+
+def test_dynamics_learn_from_a_corrupted_past() -> None:
+    """What it dreams is its own past, and never perfect."""
+    codes, actions = tokens(batch=16)
+    seen: dict[float, list[torch.Tensor]] = {}
+    for share in (0.0, 0.8):
+        dynamics = make(corruption=share).dynamics
+        predict = dynamics.predict
+        asked: list[torch.Tensor] = seen.setdefault(share, [])
+
+        def watch(clean: Any, given: Any, taken: Any, asked: Any = asked, predict: Any = predict) -> Any:
+            asked.extend((clean, given))
+            return predict(clean, given, taken)
+
+        dynamics.predict = watch  # type: ignore[method-assign]
+        dynamics.loss(codes, actions, torch.Generator().manual_seed(0))
+    assert torch.equal(seen[0.0][0], codes)
+    assert 0.2 < (seen[0.8][0] != codes).float().mean() < 0.6
+    shown = seen[0.8][1] != dynamics.mask
+    assert torch.equal(seen[0.8][1][shown], codes[:, 1:][shown])  # what is given of the new frame is right
