@@ -180,6 +180,11 @@ def test_plans_made_in_the_dream_work_in_the_true_environment(arena: Arena) -> N
     settings = DreamPlanning(("categorical_cem",), horizon=4, candidates=64, iterations=2)
     dream, simulator, random = planners_of(arena, settings, 0)
     assert [dream.name, simulator.name] == ["dream, categorical_cem", "simulator, categorical_cem"]
+    both = planners_of(arena, replace(settings, planners=("beam", "categorical_cem")), 0)
+    assert [one.name for one in both] == [
+        "dream, beam", "dream, categorical_cem", "simulator, categorical_cem", "random"
+    ]  # fmt: skip
+    assert walk(both[0]) >= 6  # a tree finds the way, too
     assert walk(dream) >= 7 and walk(simulator) >= 7
     assert max(walk(random), walk(planners_of(shuffled(arena), settings, 0)[0])) <= 3
 
