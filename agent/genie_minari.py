@@ -107,6 +107,8 @@ def _pictures(observations: Any, key: str, name: str) -> NDArray[np.uint8]:
                 f"Minari's {name} has observations with the entries {', '.join(observations)}; choose one with --key"
             )
         observations = observations[key]
+    elif key:
+        raise ValueError(f"Minari's {name} has observations without entries and --key is {key!r}; leave it away")
     frames = np.asarray(observations)
     if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[-1] not in (1, 3)):
         raise ValueError(

@@ -89,6 +89,9 @@ def test_pictures_are_found_made_smaller_and_coloured(library: dict[str, Data], 
     assert frames.shape[1:] == (4, 4, 3) and abs(frames[0, 0, 0, 1] - block) <= 0.5
     with pytest.raises(ValueError, match="entries image, state; choose one with --key"):
         import_minari("grey", Importing(), tmp_path / "other")
+    library["plain"] = Data(episodes())
+    with pytest.raises(ValueError, match="observations without entries and --key is 'image'; leave it away"):
+        import_minari("plain", Importing(), tmp_path / "other", "image")
 
 
 def test_fewer_frames_and_box_actions_have_no_labels(library: dict[str, Data], tmp_path: Path) -> None:
