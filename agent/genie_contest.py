@@ -63,8 +63,8 @@ class DreamPlanning:
     """How is planned, in the dream and in the true simulator alike."""
 
     planners: tuple[str, ...] = ("categorical_cem", "random_shooting")
-    """Planners of discrete actions. Of beam and tree, which follow a dream step by step, the categorical CEM is the upper
-    bound in the true simulator."""
+    """Planners of discrete actions. Of beam and tree, which follow a dream step by step, the upper bound in the true
+    simulator is the categorical CEM."""
     horizon: int = 6
     """Steps of a course."""
     candidates: int = 64

@@ -99,8 +99,9 @@ class TrainOptions:
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace the world that the folder holds."""
     twin_of: Annotated[Path | None, tyro.conf.arg(metavar="WORLD", help_behavior_hint="(default: none)")] = None
-    """Learn the true-action twin of this world: its settings and tokenizer, and the recorded actions for latent ones;
-    what it does better is what latent actions cost (forethought genie evaluate … --twin)."""
+    """Learn the true-action twin of this world (a folder, or one that comes along): its settings and tokenizer, and the
+    recorded actions for latent ones; what it does better is what latent actions cost (forethought genie evaluate …
+    --twin)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _train(arguments: Sequence[str], console: Console) -> int:
     if options.resume:
         story["before"] = load_settings(folder)[1]
     progress = GenieProgress(console, folder)
-    tokenizer = None if options.twin_of is None else options.twin_of / "tokenizer.safetensors"
+    tokenizer = None if options.twin_of is None else find_world(options.twin_of) / "tokenizer.safetensors"
     try:
         with progress:
             told = json.loads(json.dumps(story))
@@ -229,7 +230,7 @@ def _starting_settings(folder: Path, rest: Sequence[str], data: VideoDataset) ->
     if "--resume" in rest:
         return saved_training(folder, default)
     original = given("--twin-of", rest)
-    return twin_training(Path(original), data) if original else default
+    return twin_training(find_world(original), data) if original else default
 
 
 def twin_training(folder: Path, data: VideoDataset) -> GenieTraining:

@@ -12,10 +12,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from forethought.envs.genie import GenieVectorEnv
+import torch
+from forethought.envs.genie import GenieVectorEnv, find_world
 from forethought.modules.genie.files import PARTS
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
+from safetensors.torch import load_file
 
 from forethought.cli import main
 from forethought.genie import GenieProgress
@@ -158,6 +160,10 @@ def test_a_twin_with_true_actions_stands_beside_its_world(
     assert told["about"]["training"]["updates"]["dynamics"] == 4  # the world's own budget
     assert (twin / "tokenizer.safetensors").read_bytes() == (folder / "tokenizer.safetensors").read_bytes()
     assert not (twin / "latent_action.safetensors").exists()
+    few = ["--updates.dynamics", "1", "--updates.outcomes", "0"]
+    assert main(["genie", "train", str(data), "--run", str(tmp_path / "named"), "--twin-of", "sprite", *few]) == 0
+    mine, its = (load_file(home / "tokenizer.safetensors") for home in (tmp_path / "named", find_world("sprite")))
+    assert mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in its)
     arguments = ["--data", str(data), "--clips=3", "--steps=2", "--threads=1", "--labels", "8"]
     assert (
         main(["genie", "evaluate", str(folder), *arguments, "--out", str(tmp_path / "one"), "--twin", str(twin)]) == 0
