@@ -229,6 +229,9 @@ class TrainingProgress:
 class RowProgress:
     """Finished episodes, or other units of work, of each row of a comparison.
 
+    Episodes go on side by side and many end late: decisions say that something is going on, and the time that is left
+    is told once a quarter of the episodes is over, from which it can be told.
+
     Args:
         names: Of the rows.
         console: Bars on a terminal; elsewhere a line per finished row, and one a minute of a row that takes longer.
@@ -247,6 +250,7 @@ class RowProgress:
         self.tasks = {name: self.bars.add_task(name, total=None, start=False, state="") for name in names}
         self.began: dict[str, float] = {}
         self.told: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
         self.finished: set[str] = set()
 
     def __enter__(self) -> dict[str, Callable[[int, int], None]]:
@@ -262,8 +266,12 @@ class RowProgress:
         def tell(done: int, wanted: int) -> None:
             now = time.monotonic()
             seconds = now - self.began.setdefault(name, now)
-            state = f"{done}/{wanted} {self.unit}, {clock(seconds)}"
-            if 0 < done < wanted:
+            self.calls[name] = self.calls.get(name, 0) + 1
+            episodes = self.unit == "episodes"  # told of after each decision
+            state = (
+                f"{done}/{wanted} {self.unit}, {f'decision {self.calls[name]}, ' if episodes else ''}{clock(seconds)}"
+            )
+            if 0 < done < wanted and (4 * done >= wanted or not episodes):
                 state += f", {clock(seconds * (wanted - done) / done)} left"
             self.bars.start_task(self.tasks[name])
             self.bars.update(self.tasks[name], completed=done, total=wanted, state=state)

@@ -662,13 +662,13 @@ def test_a_row_that_takes_long_is_told_of_once_a_minute(monkeypatch: pytest.Monk
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     out = io.StringIO()
     with progress.RowProgress(("fast", "slow"), Console(file=out, width=200)) as tell:
-        for now[0], done in ((0.0, 0), (59.0, 1), (60.0, 2), (100.0, 3), (150.0, 6), (200.0, 8), (300.0, 8)):
+        for now[0], done in ((0.0, 0), (59.0, 1), (60.0, 1), (100.0, 3), (150.0, 6), (200.0, 8), (300.0, 8)):
             tell["slow"](done, 8)
         for now[0], done in ((400.0, 0), (410.0, 4)):
             tell["fast"](done, 4)
     assert out.getvalue().splitlines() == [
-        "slow: 2/8 episodes, 1:00, 3:00 left", "slow: 6/8 episodes, 2:30, 0:50 left", "slow: 8/8 episodes, 3:20",
-        "fast: 4/4 episodes, 0:10",
+        "slow: 1/8 episodes, decision 3, 1:00", "slow: 6/8 episodes, decision 5, 2:30, 0:50 left",
+        "slow: 8/8 episodes, decision 6, 3:20", "fast: 4/4 episodes, decision 2, 0:10",
     ]  # fmt: skip
 
 
