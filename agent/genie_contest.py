@@ -106,6 +106,7 @@ def contest(
     seed: int,
     progress: Mapping[str, Progress] | None = None,
     steps: int = 0,
+    keep: Callable[[Sequence[Result]], None] | None = None,
 ) -> list[Result]:
     """One episode for each contestant in each of ``episodes`` environments, the same for all, on test levels.
 
@@ -116,6 +117,7 @@ def contest(
         seed: Of the levels.
         progress: By contestant, told of finished episodes.
         steps: Decisions after which an episode is left and counts as it stands; 0: none is left early.
+        keep: Given the rows so far after each, which may take minutes.
 
     Raises:
         ValueError: No episodes, or fewer steps than none.
@@ -134,6 +136,8 @@ def contest(
         finally:
             env.close()
         rows.append(replace(row, world=home.id))
+        if keep is not None:
+            keep(rows)
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ from .commands import check_folder
 from .envs.genie import PRETRAINED, find_world, pretrained_worlds
 from .modules.genie.files import load_settings, load_world
 from .modules.genie.video import VideoDataset
+from .modules.storage import write_atomically
 from .modules.types import Mode
 from .options import UsageError, leading, parse, wants_help
 from .progress import RowProgress
@@ -204,19 +206,33 @@ def _measure(
     default: Path,
     console: Console,
 ) -> int:
-    """Play every row, show the table and write it."""
+    """Play every row, show the table and write it; rows that were played before it is stopped are kept."""
     path = made(trial.out or default) / "rows.json"
-    with RowProgress([row.name for row in rows], console) as progress:
-        results: list[Result] = contest(arena.home, rows, trial.episodes, trial.seed, progress, trial.episode_steps)
-    cut = f", {trial.episode_steps} decisions at most" if trial.episode_steps else ""
-    for table in tables(results, f"{arena.home.id}, true environment, test starts (seed {trial.seed}){cut}"):
-        console.print(table)
     metadata: dict[str, Any] = provenance() | {
         "command": shlex.join(["forethought", "genie", command, *arguments]),
         "world": str(arena.folder),
         "env": arena.home.id,
     }
-    path.write_text(json.dumps({"metadata": metadata, "rows": rows_as_json(results)}, indent=2))
+    kept = 0
+
+    def keep(results: Sequence[Result]) -> None:
+        nonlocal kept
+        told = {"metadata": metadata, "rows": rows_as_json(results)}
+        write_atomically(path, json.dumps(told, indent=2).encode())
+        kept = len(results)
+
+    try:
+        with RowProgress([row.name for row in rows], console) as progress:
+            results = contest(arena.home, rows, trial.episodes, trial.seed, progress, trial.episode_steps, keep)
+    except KeyboardInterrupt as stop:
+        if not kept:
+            raise
+        tell(console, f"stopped; {kept} of {len(rows)} rows are in {path}")
+        number: int = getattr(stop, "number", signal.SIGINT)
+        return 128 + number
+    cut = f", {trial.episode_steps} decisions at most" if trial.episode_steps else ""
+    for table in tables(results, f"{arena.home.id}, true environment, test starts (seed {trial.seed}){cut}"):
+        console.print(table)
     tell(console, str(path))
     return 0
 

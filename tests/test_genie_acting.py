@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forethought.agent import genie_contest
+from forethought.agent.evaluation import Result, evaluate
 from forethought.envs.genie import PRETRAINED
 
 from forethought.cli import main
@@ -54,6 +57,28 @@ def test_planning_by_command(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["dream, random_shooting", "simulator, random_shooting", "random"]
     assert [row["calls"] for row in rows] == [8, 8, 0]
+
+
+def test_rows_that_were_played_are_kept_when_it_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("--planners", "random_shooting", "--horizon=2", "--candidates=4", "--iterations=1", "--labels=32")
+    played: list[str] = []
+
+    def impatient(name: str, *given: Any, **options: Any) -> Result:
+        if len(played) == patience:
+            raise KeyboardInterrupt
+        played.append(name)
+        return evaluate(name, *given, **options)
+
+    monkeypatch.setattr(genie_contest, "evaluate", impatient)
+    for patience, told in ((0, "stopped; nothing was written"), (2, f"stopped; 2 of 3 rows are in {tmp_path}")):
+        played.clear()
+        assert main(["genie", "plan", "--out", str(tmp_path), *few, *FEW]) == 130
+        shown = capsys.readouterr()
+        assert told in shown.out + shown.err and (tmp_path / "rows.json").exists() == bool(patience)
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["dream, random_shooting", "simulator, random_shooting"]
 
 
 def test_cloning_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
