@@ -287,11 +287,11 @@ def train(config: RunConfig, folder: Path, report: Report, resume: bool = False,
     agent, env = prepare(config)
     try:
         before = 0 if origin is None or resume else adopt(agent, origin)
+        try:
+            trainer = Trainer(agent, env, report)  # what it refuses leaves no folder behind
+        except MemoryError as error:
+            raise OutOfMemoryError(f"the memory does not fit: lower schedule.capacity ({error})") from error
         with locked(folder), stop_requests() as request:
-            try:
-                trainer = Trainer(agent, env, report)
-            except MemoryError as error:
-                raise OutOfMemoryError(f"the memory does not fit: lower schedule.capacity ({error})") from error
             trainer.decisions = trainer.inherited = before
             keeper = Keeper(trainer, folder, request, provenance())
             if resume:

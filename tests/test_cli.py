@@ -155,6 +155,12 @@ def test_help_of_compare_shows_what_suits_the_runs(capsys: pytest.CaptureFixture
     assert "random no-op expert)" in told["TwoRoom"] and "random no-op expert)" not in told["fruitbot"]
 
 
+def test_settings_that_training_refuses_leave_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "TwoRoom", "--model-loss.shift", "99"]) == 2
+    assert "model_loss.shift is 99" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_envs_lists_games_and_rooms(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs"]) == 0
     out = capsys.readouterr().out
