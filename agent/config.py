@@ -51,6 +51,9 @@ class EnvConfig:
     are."""
     wirings_told: bool = True
     """Whether the context tells how they are wired; else it is zeros."""
+    prompts: str | None = None
+    """Dreams (genie:WORLD): the folder of a data set whose training clips training episodes begin with, thousands
+    instead of the few that go with the world."""
 
 
 @dataclass(frozen=True)

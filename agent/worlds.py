@@ -43,6 +43,7 @@ def build_env(
         max_steps=None if held_out else config.train_steps,
         wirings=config.wirings or None,
         wirings_told=None if config.wirings_told else False,
+        prompts=None if held_out else config.prompts,
         action_repeat=config.action_repeat if action_repeat is None else action_repeat,
         render_mode=render_mode,
     )

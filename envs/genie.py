@@ -26,7 +26,8 @@ from ..modules.genie.patches import to_bytes, to_unit
 from ..modules.genie.reading import read_prompt
 from ..modules.genie.sampler import draw_noise
 from ..modules.genie.transformer import precision
-from ..modules.genie.world import Dream, Genie
+from ..modules.genie.video import VideoDataset
+from ..modules.genie.world import Dream, Genie, GenieConfig
 from .gym import check_actions
 from .room_options import read_mask, read_seeds
 from .single import SingleEnv
@@ -66,7 +67,8 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         world: Folder of a trained world, or the name of one that comes along (`pretrained_worlds`); "sprite" when None.
         num_envs: B.
         seed: Of the first episodes; environment i gets seed + i.
-        prompts: Clips to begin with, uint8 ``[P, F, H, W, 3]``; those of the folder when None.
+        prompts: Clips to begin with, uint8 ``[P, F, H, W, 3]``, or the folder of a data set, of whose training video
+            4,096 pairs of frames are taken at most; those that go with the world when None.
         max_steps: Steps until an episode is truncated.
         sampling_steps: MaskGIT steps per frame; the world's own when None.
         temperature: Of the sampling; the world's own when None.
@@ -92,7 +94,7 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         num_envs: int = 1,
         *,
         seed: int = 0,
-        prompts: Frames | None = None,
+        prompts: Frames | str | Path | None = None,
         max_steps: int = 64,
         sampling_steps: int | None = None,
         temperature: float | None = None,
@@ -109,7 +111,11 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
         config, self.about = load_settings(folder)
         self.device = torch.device(device)
         self.world: Genie = load_world(folder, self.device)
-        self.prompts = load_prompts(folder, config) if prompts is None else check_prompts(prompts, config, "prompts")
+        if prompts is None:
+            self.prompts = load_prompts(folder, config)
+        else:
+            clips = read_clips(Path(prompts), config) if isinstance(prompts, str | Path) else prompts
+            self.prompts = check_prompts(clips, config, "prompts")
         self.sampling = replace(
             self.world.sampling,
             steps=config.dynamics.steps if sampling_steps is None else sampling_steps,
@@ -257,6 +263,19 @@ class GenieVectorEnv(VectorEnv[Frames, NDArray[Any], NDArray[Any]]):
 
     def _infos(self) -> dict[str, Any]:
         return {"success": np.zeros(self.num_envs, np.bool_)}
+
+
+def read_clips(folder: Path, config: GenieConfig, most: int = 4096) -> Frames:
+    """Pairs of frames uint8 ``[P, 2, H, W, 3]``, spread over the training video of a data set.
+
+    Raises:
+        FileNotFoundError: No data set there.
+        ValueError: It is damaged, its frames have another size than the world's, or none follows another.
+    """
+    data = VideoDataset(folder, "train")
+    data.need_size(config.height, config.width)
+    starts = data.starts(2)
+    return data.read(starts[np.linspace(0, len(starts) - 1, min(most, len(starts))).round().astype(np.int64)], 2)
 
 
 def make_single(**options: Any) -> SingleEnv:

@@ -53,6 +53,7 @@ def make_env(
     max_steps: int | None = None,
     wirings: int | None = None,
     wirings_told: bool | None = None,
+    prompts: str | None = None,
     action_repeat: int = 1,
     render_mode: str | None = None,
 ) -> VectorEnv[Any, Any, Any]:
@@ -83,6 +84,7 @@ def make_env(
         max_steps: Rooms, Foraging, Sprite, Genie and Gymnasium: steps until truncation.
         wirings: Gymnasium: ways in which the controls may be wired, another in each episode; as they are when None.
         wirings_told: Gymnasium: whether a context tells how they are wired; yes when None.
+        prompts: Genie: the folder of a data set whose training clips dreams begin with; those of the world when None.
         action_repeat: Frames for which an action is held.
         render_mode: None or "rgb_array".
 
@@ -115,6 +117,7 @@ def make_env(
         "max_steps": max_steps,
         "wirings": wirings,
         "wirings_told": wirings_told,
+        "prompts": prompts,
     }
     options = {key: value for key, value in given.items() if value is not None}
     accepted = _OPTIONS[kind]
@@ -138,7 +141,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "DotWall": frozenset({"max_steps", "pairs", "terminate_on_success"}),
     _SPRITE: frozenset({"max_steps"}),
     _FORAGING: frozenset({"max_steps", "pixels"}),
-    "genie": frozenset({"max_steps"}),
+    "genie": frozenset({"max_steps", "prompts"}),
     "gymnasium": frozenset({"max_steps", "observation_key", "wirings", "wirings_told"}),
 }  # fmt: skip
 

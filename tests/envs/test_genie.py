@@ -9,11 +9,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from forethought.agent.config import EnvConfig
 from forethought.agent.genie_motion import DIRECTIONS, directions, view_shifts
-from forethought.envs.genie import PRETRAINED, GenieVectorEnv, find_world, make_single, pretrained_worlds
+from forethought.agent.worlds import build_env
+from forethought.envs.genie import PRETRAINED, GenieVectorEnv, find_world, make_single, pretrained_worlds, read_clips
 from forethought.envs.make import make_env
 from forethought.modules.genie.reading import read_video
-from forethought.modules.genie.video import resize
+from forethought.modules.genie.video import Clip, VideoDataset, VideoWriter, resize, write_about
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -202,6 +204,32 @@ def test_a_picture_or_video_of_ones_own_begins_a_dream(world: Path, tmp_path: Pa
     cut(tmp_path / "picture.png", tmp_path / "half.png", 0.5)
     with pytest.raises(ValueError, match=r"half\.png cannot be read as a picture [^\n]+\Z"):
         env.reset(options={"prompt": tmp_path / "half.png"})
+
+
+def test_dreams_begin_with_clips_of_a_data_set(world: Path, tmp_path: Path) -> None:
+    """Training episodes of a run begin with its training video, held-out ones with the clips of the world."""
+    data, draws = tmp_path / "data", np.random.default_rng(0)
+    for split, count in (("train", 3), ("test", 1)):
+        writer = VideoWriter(data, split)  # type: ignore[arg-type]
+        for length in (4, 3, 5)[:count]:
+            writer.write(Clip(draws.integers(256, size=(length, SIDE, SIDE, 3)).astype(np.uint8)))
+        writer.flush()
+    write_about(data, {"data": "noise"})
+    video = VideoDataset(data, "train")
+    env = GenieVectorEnv(world, 4, prompts=str(data))
+    assert np.array_equal(env.prompts, video.read(video.starts(2), 2)) and len(env.prompts) == 3 + 2 + 4
+    few = read_clips(data, env.world.config, most=3)
+    assert np.array_equal(few, env.prompts[[0, 4, 8]])
+    config = EnvConfig(f"genie:{world}", prompts=str(data))
+    training, held_out = (build_env(config, 2, seed=0, held_out=held).unwrapped for held in (False, True))
+    assert np.array_equal(training.prompts, env.prompts)  # type: ignore[attr-defined]
+    assert np.array_equal(held_out.prompts, GenieVectorEnv(world).prompts)  # type: ignore[attr-defined]
+    with pytest.raises(FileNotFoundError, match="holds no complete data set"):
+        GenieVectorEnv(world, prompts=tmp_path / "nothing")
+    with pytest.raises(ValueError, match="frames of 16×16 and the world sees 32×32"):
+        GenieVectorEnv("coinrun", prompts=data)
+    with pytest.raises(ValueError, match="does not have the options prompts"):
+        make_env("TwoRoom", 1, prompts=str(data))
 
 
 def test_rewards_come_from_a_function_or_from_learned_heads(world: Path, tmp_path: Path) -> None:
