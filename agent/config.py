@@ -12,6 +12,7 @@ from ..modules.perception import PerceptionConfig
 from ..modules.types import Mode
 from ..modules.world_model import WorldModelConfig
 
+Symmetry = Literal["none", "horizontal", "vertical", "both"]
 Regulariser = Literal["sigreg", "vicreg", "ema", "infonce", "hinge", "none"]
 
 
@@ -114,6 +115,10 @@ class WorldModelLoss:
     """Weight of the squared error of what the world's sensors will measure, where it has any."""
     shift: int = 0
     """Random shift augmentation in pixels."""
+    mirror: Symmetry = "none"
+    """Random mirror augmentation, for worlds that are their own mirror image (some of Procgen): windows are read with
+    left and right exchanged (horizontal), up and down (vertical) or both, in pictures and buttons alike, while
+    perception learns; critic and actor learn from them, too."""
 
 
 Published = Literal["lewm", "vicreg", "pldm", "eb-jepa"]

@@ -22,6 +22,7 @@ from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
 from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
 from .learning import Learner, to_device
+from .mirror import at_random, mirrors
 from .recording import draw_windows, memory_for
 from .stopwatch import Stopwatch, Timed
 from .storage import generator_from, generator_tensor
@@ -73,7 +74,8 @@ class Trainer:
         pause: Called after each unit.
 
     Raises:
-        ValueError: Rounds are to go on with episodes under way in a world whose state cannot be saved.
+        ValueError: Rounds are to go on with episodes under way in a world whose state cannot be saved, or windows are
+            to be mirrored in a world that has no mirror image.
     """
 
     def __init__(self, agent: Agent, env: VectorEnv, report: Report, pause: Callable[[], None] = lambda: None) -> None:
@@ -86,6 +88,7 @@ class Trainer:
                 "not be resumed; leave it on"
             )
         goals = config.task.goals and config.behaviour.goals == "episode"
+        self.mirrors = mirrors(config.model_loss.mirror, env)
         self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
         self.learner = Learner(agent, schedule.prefill_updates + resting(schedule) * schedule.round_updates)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
@@ -205,6 +208,7 @@ class Trainer:
         past, loss = self.agent.config.perception.recall.reach, self.agent.config.model_loss
         discount = loss.returns_discount if returns and loss.returns else None
         window = self.memory.sample(batch, steps, self.generator, balance, goals, past, rarity, discount)
+        window = at_random(window, self.mirrors, self.generator)
         self.window = to_device(window, self.agent.device)
         return self.window
 

@@ -364,6 +364,15 @@ MUTATIONS = (
              "agent/test_genie_training.py::test_outcomes_are_learned_from_the_clips_that_are_labelled"),
     Mutation("envs/genie.py", 'terminated = self._one_each("ending", told).astype(np.bool_)', "pass",
              "envs/test_genie.py::test_episodes_end_where_a_function_says_so"),
+    # ---- in a mirror
+    Mutation("agent/mirror.py", "turned[chosen] = mirror.action[taken[chosen]]", "turned[chosen] = taken[chosen]",
+             "agent/test_mirror.py::test_what_was_only_done_to_the_right_is_foreseen_to_the_left"),
+    Mutation("agent/mirror.py", "turned[chosen] = seen[chosen].flip(mirror.axis)", "turned[chosen] = seen[chosen]",
+             "agent/test_mirror.py::test_what_was_only_done_to_the_right_is_foreseen_to_the_left"),
+    Mutation("agent/mirror.py", "swap = {one: other, other: one}", "swap = {one: other}",
+             "agent/test_mirror.py::test_buttons_of_procgen_turn_by_their_names"),
+    Mutation("agent/training.py", "window = at_random(window, self.mirrors, self.generator)", "pass",
+             "agent/test_mirror.py::test_what_was_only_done_to_the_right_is_foreseen_to_the_left"),
 )  # fmt: skip
 
 
