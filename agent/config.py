@@ -115,6 +115,8 @@ class WorldModelLoss:
     """Weight of the squared error of what the world's sensors will measure, where it has any."""
     shift: int = 0
     """Random shift augmentation in pixels."""
+    colour: float = 0.0
+    """Random colour augmentation: how far red, green and blue of a window are mixed and shifted (a deviation)."""
     mirror: Symmetry = "none"
     """Random mirror augmentation, for worlds that are their own mirror image (some of Procgen): windows are read with
     left and right exchanged (horizontal), up and down (vertical) or both, in pictures and buttons alike, while

@@ -13,6 +13,7 @@ from ..modules.networks import silent
 from ..modules.perception import Perception
 from ..modules.regularisers import hinge, info_nce, pair_energies, sigreg, vicreg
 from ..modules.world_model import WorldModel
+from .augmentation import random_colours, random_shift
 from .config import WorldModelLoss
 from .inference import Explained, explain
 
@@ -51,37 +52,6 @@ def carried(perception: Perception, window: Window) -> Window:
     with torch.no_grad():
         goal = None if window.goal is None else perception.encode(window.goal).latent
         return replace(window, latent=perceive(perception, window), goal=goal)
-
-
-def random_shift(percept: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Shift each window ``[B, T, history, H, W, C]`` as a whole by up to ``pixels``, edges repeated (2107.09645)."""
-    height, width = percept.shape[3:5]
-    offsets = torch.randint(-pixels, pixels + 1, (percept.shape[0], 2), generator=generator, device=percept.device)
-    shifted = torch.empty_like(percept)
-    for old, new, (down, right) in zip(percept, shifted, offsets.tolist(), strict=True):
-        top, bottom = max(0, -down), height - max(0, down)  # rows and columns that come from inside the picture
-        left, end = max(0, -right), width - max(0, right)
-        inner = old[:, :, top + down : bottom + down, left + right : end + right]
-        new[:, :, top:bottom, left:end] = inner
-        new[:, :, top:bottom, :left] = inner[:, :, :, :1]
-        new[:, :, top:bottom, end:] = inner[:, :, :, -1:]
-        new[:, :, :top] = new[:, :, top : top + 1]
-        new[:, :, bottom:] = new[:, :, bottom - 1 : bottom]
-    return shifted
-
-
-def check_shift(name: str, pixels: int, shape: tuple[int, ...]) -> None:
-    """Refuse to shift observations of a shape by what leaves nothing of them.
-
-    Raises:
-        ValueError: Names the setting.
-    """
-    room = min(shape[:2]) if len(shape) == 3 else 1
-    if not 0 <= pixels < room:
-        raise ValueError(
-            f"{name} is {pixels} and observations have the shape {shape}; expected "
-            + (f"0 to {room - 1} pixels" if len(shape) == 3 else "0: vectors cannot be shifted")
-        )
 
 
 def return_head(latent: int, hidden: int, bins: int) -> nn.Module:
@@ -209,6 +179,7 @@ def _encoded(
     steps = _encoded_steps(length, config.targets, generator)
     percept = window.observation[:, steps]
     percept = random_shift(percept, config.shift, generator) if config.shift else percept
+    percept = random_colours(percept, config.colour, generator) if config.colour else percept
     latent = perception(percept)
     return steps, latent, _target(latent, percept[:, 1:], target_perception, config.detach_target)
 

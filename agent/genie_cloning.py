@@ -20,7 +20,7 @@ from ..modules.genie.video import VideoDataset
 from ..modules.genie.world import Genie
 from ..modules.perception import Perception, PerceptionConfig
 from .agent import Decision
-from .criterion import check_shift, random_shift
+from .augmentation import check_shift, random_shift
 from .genie_contest import Contestant, chance, expert
 from .genie_decoding import Labelled, label_windows
 from .genie_real import ActionMap, Home, LatentBehaviour, Meaning, Window, home_of, learn_map

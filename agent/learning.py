@@ -19,8 +19,9 @@ from ..modules.memory import Window
 from ..modules.regularisers import follow
 from ..modules.types import DRIVES, SENSOR_DRIVES, Configuration, State, Trajectory, drive_weights
 from .agent import Agent, plan_target
+from .augmentation import check_colour, check_shift
 from .checkpoint import load_optimiser, optimiser_tensors, part, prefixed
-from .criterion import Metrics, carried, check_shift, masked_mean, perceive, return_head, world_model_loss
+from .criterion import Metrics, carried, masked_mean, perceive, return_head, world_model_loss
 from .descent import check_finite, descend, learning_rate_factor, named
 from .hindsight import (
     Ends,
@@ -78,13 +79,14 @@ class Learner:
         updates: World-model updates planned in all, for the learning-rate schedule.
 
     Raises:
-        ValueError: Observations cannot be shifted by so much.
+        ValueError: Observations cannot be shifted by so much, or have no colours.
     """
 
     def __init__(self, agent: Agent, updates: int) -> None:
         self.agent, self.updates, self.done = agent, max(updates, 1), 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
         check_shift("model_loss.shift", loss.shift, m.perception.shape)
+        check_colour("model_loss.colour", loss.colour, m.perception.shape, agent.spaces.pixels)
         parameters = [*named("perception", m.perception), *named("world_model", m.world_model)]
         self.returns: torch.nn.Module | None = None
         if loss.returns:

@@ -243,6 +243,7 @@ def _check_recall(config: RunConfig) -> None:
         "task.goals": config.task.goals,
         "model_loss.targets": loss.targets,
         "model_loss.shift": loss.shift,
+        "model_loss.colour": loss.colour,
         "model_loss.regulariser ema": loss.regulariser == "ema",
         "perception.latents map": config.perception.latents == "map",
     }

@@ -16,7 +16,6 @@ from forethought.agent.criterion import (
     _encoded_steps,
     carried,
     perceive,
-    random_shift,
     return_head,
     world_model_loss,
 )
@@ -318,22 +317,7 @@ def test_a_window_carries_the_latents_of_its_goals_too() -> None:
     assert carried(perception, found) is found
 
 
-def test_random_shift_moves_whole_windows() -> None:
-    draws = torch.Generator().manual_seed(0)
-    percept = torch.randint(0, 256, (12, 3, 2, 9, 7, 3), generator=draws, dtype=torch.uint8)
-    shifted = random_shift(percept, 2, torch.Generator().manual_seed(1))
-    assert shifted.shape == percept.shape and shifted.dtype == percept.dtype
-    found = set()
-    for window, moved in zip(percept.numpy(), shifted.numpy(), strict=True):
-        padded = np.pad(window, [(0, 0), (0, 0), (2, 2), (2, 2), (0, 0)], mode="edge")
-        fits = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[:, :, y : y + 9, x : x + 7], moved)]
-        assert len(fits) == 1
-        found.add(fits[0])
-    assert len(found) > 5
-    assert torch.equal(random_shift(percept, 0, draws), percept)
-
-
-def test_pixels_are_shifted_only_where_asked() -> None:
+def test_pixels_are_shifted_and_coloured_only_where_asked() -> None:
     seen = Spaces((8, 8, 3), True, False, spaces.Discrete(3))
     config = settings()
     agent = wake(Agent(replace(config, perception=replace(config.perception, encoder="cnn")), seen))
@@ -341,6 +325,7 @@ def test_pixels_are_shifted_only_where_asked() -> None:
     window = replace(make_window(), observation=pixels)
     still, again, moved = (loss_of(agent, window, shift=shift)["prediction"] for shift in (0, 0, 2))
     assert still == again != moved
+    assert loss_of(agent, window, colour=0.3)["prediction"] != still
 
 
 # ---- what keeps latents from collapsing

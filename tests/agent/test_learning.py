@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent import learning
-from forethought.agent.criterion import Metrics, check_shift
+from forethought.agent.criterion import Metrics
 from forethought.agent.descent import learning_rate_factor
 from forethought.agent.learning import Learner
 from forethought.agent.modes import Energy, think
@@ -91,16 +91,6 @@ def test_the_world_model_update_reaches_every_part_of_perception_and_world_model
     for network in (agent.modules.perception, agent.modules.world_model):
         for name, parameter in network.named_parameters():
             assert not torch.equal(parameter, before[name]), name
-
-
-@pytest.mark.parametrize(("shift", "shape"), [(1, (4,)), (-1, (16, 20, 3)), (16, (16, 20, 3))])
-def test_a_shift_that_leaves_nothing_of_an_observation_is_refused(shift: int, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"model_loss\.shift is {shift}"):
-        check_shift("model_loss.shift", shift, shape)
-    agent = make_agent()
-    agent.config = replace(agent.config, model_loss=replace(agent.config.model_loss, shift=99))
-    with pytest.raises(ValueError, match=r"model_loss\.shift is 99"):
-        Learner(agent, 1)
 
 
 def test_the_target_critic_follows_slowly() -> None:
