@@ -143,6 +143,7 @@ def test_a_life_with_recall_runs_through_every_phase() -> None:
         (lambda c: replace(c, task=replace(c.task, goals=True)), "task.goals is set"),
         (lambda c: replace(c, model_loss=replace(c.model_loss, targets=2)), "model_loss.targets is set"),
         (lambda c: replace(c, model_loss=replace(c.model_loss, shift=2)), "model_loss.shift is set"),
+        (lambda c: replace(c, model_loss=replace(c.model_loss, colour=0.1)), "model_loss.colour is set"),
         (lambda c: replace(c, model_loss=replace(c.model_loss, regulariser="ema")), "regulariser ema is set"),
         (lambda c: replace(c, perception=replace(c.perception, latents="map")), "perception.latents map is set"),
         (lambda c: recalling(c, past=0), "perception.recall.past is 0, expected at least 1"),

@@ -61,6 +61,8 @@ def small(id: str) -> RunConfig:
             batch=4,
             targets=0,
             shift=2 if pixels else 0,
+            colour=0.1 if id.startswith("procgen") else 0.0,
+            mirror="horizontal" if id.startswith("procgen") else "none",
             prediction_delay=3,
             returns=0.5 * base.world_model.events,
         ),
