@@ -173,6 +173,9 @@ class Schedule:
     """Critic and actor updates before the first round, so that it is not played by an actor that knows nothing."""
     rounds: int = 0
     """Rounds of collecting with the agent and learning after that."""
+    renewal: int | None = None
+    """Rounds after which all networks begin anew and learn from what is remembered, as they did from the prefill
+    (resets, 2205.07802): those that learned along the way know the first play by heart; None: never."""
     rest: int | None = None
     """Rounds after which perception comes to rest: latents are then computed once, and the rounds that are left train
     the predictor alone, which is cheap; None: after the last round."""

@@ -77,13 +77,14 @@ class Learner:
     Args:
         agent: Whose modules learn.
         updates: World-model updates planned in all, for the learning-rate schedule.
+        renewal: Those of them after which all networks begin anew; None: they never do.
 
     Raises:
         ValueError: Observations cannot be shifted by so much, or have no colours.
     """
 
-    def __init__(self, agent: Agent, updates: int) -> None:
-        self.agent, self.updates, self.done = agent, max(updates, 1), 0
+    def __init__(self, agent: Agent, updates: int, renewal: int | None = None) -> None:
+        self.agent, self.updates, self.renewal, self.done = agent, max(updates, 1), renewal, 0
         m, loss, behaviour = agent.modules, agent.config.model_loss, agent.config.behaviour
         check_shift("model_loss.shift", loss.shift, m.perception.shape)
         check_colour("model_loss.colour", loss.colour, m.perception.shape, agent.spaces.pixels)
@@ -142,11 +143,27 @@ class Learner:
         """By the name they are saved under."""
         return {"model": self.model_optimiser, "critic": self.critic_optimiser, "actor": self.actor_optimiser}
 
+    def renew(self, fresh: Agent) -> None:
+        """Let all networks begin anew, as those of an agent with the same settings, and all that hangs on them."""
+        as_fresh = Learner(fresh, self.updates).networks() | fresh.networks()
+        for name, network in (self.networks() | self.agent.networks()).items():
+            network.load_state_dict(as_fresh[name].state_dict())
+        for optimiser in self.optimisers().values():
+            optimiser.state.clear()
+        self.spread = 1.0
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """World-model updates of the present networks, and how many are planned of them."""
+        if self.renewal is None or self.done < self.renewal:
+            return self.done, self.updates if self.renewal is None else self.renewal
+        return self.done - self.renewal, self.updates - self.renewal
+
     def _prediction_weight(self) -> float:
         config = self.agent.config.model_loss
         if not config.prediction_delay:
             return config.prediction
-        return config.prediction * min(max(self.done / config.prediction_delay - 1, 0.0), 1.0)
+        return config.prediction * min(max(self.age[0] / config.prediction_delay - 1, 0.0), 1.0)
 
     def world_model_update(self, window: Window) -> Metrics:
         """One step of perception and world model.
@@ -163,7 +180,7 @@ class Learner:
             self.target_perception, self.returns,
         )  # fmt: skip
         m.perception.eval()
-        self._step_model(loss, metrics, self.done, self.updates)
+        self._step_model(loss, metrics, *self.age)
         self.done += 1
         return metrics
 

@@ -26,7 +26,7 @@ from .interaction import VectorEnv
 from .keeper import Keeper
 from .stopwatch import peak_megabytes
 from .storage import write_atomically
-from .training import Report, Trainer
+from .training import Report, Trainer, resting
 from .worlds import build_env, spaces_of
 
 _LARGEST = 40
@@ -169,6 +169,12 @@ def _check_numbers(config: RunConfig) -> None:
             raise ValueError(f"{name} is {share}, expected a number from 0 to 1")
     if schedule.rest is not None and schedule.rest < 0:
         raise ValueError(f"schedule.rest is {schedule.rest}, expected a number of rounds from 0, or None")
+    if schedule.renewal is not None and not (0 < schedule.renewal < resting(schedule) and schedule.prefill_updates):
+        raise ValueError(
+            f"schedule.renewal is {schedule.renewal}, schedule.prefill_updates {schedule.prefill_updates}, and "
+            f"perception learns in {resting(schedule)} rounds; networks that begin anew need some updates, and rounds "
+            "before and after: a number from 1 and below that of the rounds, or None"
+        )
     if not 0 <= thinking.habit < math.inf:
         raise ValueError(f"task.thinking.habit is {thinking.habit}, expected a number from 0")
     most = 1 if config.perception.encoder == "mlp" else len(VIEWS)

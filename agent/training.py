@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 
@@ -30,6 +31,8 @@ from .storage import generator_from, generator_tensor
 PROGRESS = ("filled", "rounds", "gathered", "taken", "streamed", "behaved", "tuned", "decisions", "resets", "units")
 """Whole numbers that say how far a trainer is; see `Trainer`."""
 
+_ANEW = 1_000_003
+"""Between the seeds of networks and of those that take their place."""
 Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers; phase "health" is no work and only tells numbers."""
 
@@ -37,6 +40,12 @@ Report = Callable[[str, int, int, Metrics], None]
 def resting(schedule: Schedule) -> int:
     """Rounds in which perception still learns."""
     return schedule.rounds if schedule.rest is None else min(schedule.rest, schedule.rounds)
+
+
+def model_updates(schedule: Schedule, rounds: int) -> int:
+    """World-model updates after so many rounds in which perception learns, before any renewal that is due then."""
+    lives = 1 if schedule.renewal is None or rounds <= schedule.renewal else 2
+    return lives * schedule.prefill_updates + rounds * schedule.round_updates
 
 
 def behaviour_updates(schedule: Schedule) -> int:
@@ -90,7 +99,8 @@ class Trainer:
         goals = config.task.goals and config.behaviour.goals == "episode"
         self.mirrors = mirrors(config.model_loss.mirror, env)
         self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
-        self.learner = Learner(agent, schedule.prefill_updates + resting(schedule) * schedule.round_updates)
+        renewal = None if schedule.renewal is None else model_updates(schedule, schedule.renewal)
+        self.learner = Learner(agent, model_updates(schedule, resting(schedule)), renewal)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
         self.generator = np.random.default_rng(config.seed + 3)
         self.suspicion: str | None = None  # what the last look at the representation found wrong
@@ -276,12 +286,13 @@ class Trainer:
         schedule = self.agent.config.schedule
         if not self.filled:
             self.collect(self.random, schedule.prefill)
-            observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
-            self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
+            self._fit_inputs()
             self.filled, self.taken = True, 0
         self.learn_model(0, schedule.prefill_updates)
         before = resting(schedule)
         while self.rounds < before:
+            if self.rounds == schedule.renewal and not self.gathered:
+                self.renew()
             self.round(self.rounds)
         if schedule.predictor_updates or schedule.final_behaviour_updates or schedule.rounds > before:
             self.rest()
@@ -291,12 +302,26 @@ class Trainer:
         self.learn_behaviour(schedule.final_behaviour_updates, final=True)
         self.memory.forget_latents()
 
+    def _fit_inputs(self) -> None:
+        observed = self.memory.data["observation"][:, : self.memory.filled].reshape(-1, *self.agent.spaces.shape)
+        self.agent.modules.perception.fit_inputs(torch.from_numpy(observed[:20_000]).to(self.agent.device))
+
+    def renew(self) -> None:
+        """Let all networks begin anew and learn from everything remembered, as they did from the prefill."""
+        config, begun = self.agent.config, self.learner.renewal
+        assert begun is not None
+        if self.learner.done == begun:  # else a resumed run is past that
+            self.learner.renew(Agent(replace(config, seed=config.seed + _ANEW), self.agent.spaces))
+            self._fit_inputs()
+            self.suspicion = None
+        self.learn_model(begun, config.schedule.prefill_updates)
+
     def round(self, count: int) -> None:
         """Collect with the agent, then learn."""
         schedule = self.agent.config.schedule
         before = resting(schedule)
         if not self.gathered:
-            if not count:
+            if count in (0, schedule.renewal):
                 self.learn_behaviour(schedule.prefill_behaviour)
             reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
             mode: Mode = "mode-1" if reactive else schedule.mode
@@ -305,7 +330,7 @@ class Trainer:
             self.gathered, self.taken, self.behaved, self.score = True, 0, 0, metrics.get("return")
             self._unit(f"round ({mode})", count + 1, schedule.rounds, metrics)
         if count < before:
-            self.learn_model(schedule.prefill_updates + count * schedule.round_updates, schedule.round_updates)
+            self.learn_model(model_updates(schedule, count + 1) - schedule.round_updates, schedule.round_updates)
         else:
             self.rest()
             self.learn_predictor(schedule.predictor_updates + (count - before + 1) * schedule.round_updates)

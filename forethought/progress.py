@@ -15,7 +15,7 @@ from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from .agent.config import RunConfig
-from .agent.training import behaviour_updates, resting
+from .agent.training import behaviour_updates, model_updates, resting
 
 PHASES = ("collect", "world model", "rounds", "predictor", "behaviour")
 _COUNTS = ("total", "base", "done", "last", "last_total", "written")  # of a phase, that a resumed run goes on from
@@ -29,10 +29,11 @@ def phase_totals(config: RunConfig) -> dict[str, int]:
     """Units of work of each phase over the whole schedule; steps of all environments count as one."""
     schedule, envs = config.schedule, config.env.num_envs
     before = resting(schedule)
-    first = schedule.prefill_behaviour if schedule.rounds else 0
+    lives = 1 + (schedule.renewal is not None)
+    first = lives * schedule.prefill_behaviour if schedule.rounds else 0
     return {
         "collect": max(1, schedule.prefill // envs) + schedule.rounds * max(1, schedule.round_steps // envs),
-        "world model": schedule.prefill_updates + before * schedule.round_updates,
+        "world model": model_updates(schedule, before),
         "rounds": schedule.rounds,
         "predictor": schedule.predictor_updates + (schedule.rounds - before) * schedule.round_updates,
         "behaviour": first + schedule.rounds * behaviour_updates(schedule) + schedule.final_behaviour_updates,

@@ -377,6 +377,17 @@ MUTATIONS = (
              "agent/test_mirror.py::test_buttons_of_procgen_turn_by_their_names"),
     Mutation("agent/training.py", "window = at_random(window, self.mirrors, self.generator)", "pass",
              "agent/test_mirror.py::test_what_was_only_done_to_the_right_is_foreseen_to_the_left"),
+    # ---- networks that begin anew
+    Mutation("agent/training.py", "if self.learner.done == begun:", "if True:",
+             "agent/test_renewal.py::test_stopping_anywhere_changes_nothing"),
+    Mutation("agent/learning.py", "optimiser.state.clear()", "pass",
+             "agent/test_renewal.py::test_all_networks_begin_anew_and_what_hangs_on_them_too"),
+    Mutation("agent/learning.py", "in (self.networks() | self.agent.networks()).items()",
+             "in self.agent.networks().items()",
+             "agent/test_renewal.py::test_all_networks_begin_anew_and_what_hangs_on_them_too"),
+    Mutation("agent/learning.py", "return self.done - self.renewal, self.updates - self.renewal",
+             "return self.done, self.updates",
+             "agent/test_renewal.py::test_what_is_remembered_stays_and_is_learned_from_as_at_first"),
 )  # fmt: skip
 
 
