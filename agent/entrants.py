@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -267,8 +267,8 @@ def compare_runs(
     config: CompareConfig,
     protocols: Mapping[str, Protocol | None],
     progress: Mapping[str, Progress] | None = None,
-) -> list[Result]:
-    """Play every turn; the first run of each row is filmed.
+) -> Iterator[Result]:
+    """Play turn after turn; the first run of each row is filmed.
 
     Args:
         whose: From `turns`.
@@ -276,11 +276,9 @@ def compare_runs(
         protocols: Of the rooms, by world.
         progress: By turn, told of finished episodes.
     """
-    results: list[Result] = []
     filmed: set[Any] = set()
     for name, (player, split) in whose.items():
         row = (player.name, player.world.id)
         quiet = replace(config, film=config.film if row not in filmed and split == "unseen" else 0)
         filmed.add(row)
-        results.append(play(player, quiet, protocols[player.world.id], split, (progress or {}).get(name)))
-    return results
+        yield play(player, quiet, protocols[player.world.id], split, (progress or {}).get(name))

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from .agent import run
-from .agent.comparison import CompareConfig, references_for
+from .agent.comparison import CompareConfig, Player, references_for
 from .agent.config import EnvConfig
 from .agent.entrants import (
     Entrant,
@@ -30,6 +30,7 @@ from .agent.entrants import (
     pupils,
     turns,
 )
+from .agent.evaluation import Result, Split
 from .agent.ppo import PPOConfig, check_ppo, holds_ppo, load_ppo, train_ppo, whole_rollouts
 from .agent.pretrained import FOLDER, pretrained, pretrained_names
 from .agent.protocols import ROOM_BEHAVIOURS, find_protocol
@@ -46,6 +47,7 @@ from .commands import (
     title_of,
 )
 from .envs.make import has_levels
+from .envs.rooms import Protocol
 from .options import UsageError, given_all, leading, parse, wants_help
 from .progress import RowProgress, StepProgress
 
@@ -116,9 +118,10 @@ def compare(arguments: Sequence[str], console: Console) -> int:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures for the film are drawn without a window
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written shows before the work
     whose = turns(players, config)
-    with RowProgress(list(whose), console) as progress:
-        rows = compare_runs(whose, config, protocols, progress)
+    rows, code = _played(whose, config, protocols, console)
+    stopped = f"stopped after {len(rows)} of {len(whose)} rows" if code else None
     title, known = title_of(protocols, config), references_for(players)
+    title = title if stopped is None else f"{title}, {stopped}"
     metadata = run.provenance() | {
         "command": shlex.join(["forethought", "compare", *arguments]),
         "comparison": dataclasses.asdict(config),
@@ -130,7 +133,33 @@ def compare(arguments: Sequence[str], console: Console) -> int:
         console.print(shown)
     for path in (report.page, *report.charts, *report.videos, report.summary, report.episodes):
         tell(console, str(path))
-    return 0
+    if stopped is not None:
+        tell(console, f"{stopped}; these are in the report")
+    return code
+
+
+def _played(
+    whose: Mapping[str, tuple[Player, Split]],
+    config: CompareConfig,
+    protocols: Mapping[str, Protocol | None],
+    console: Console,
+) -> tuple[list[Result], int]:
+    """The rows that were played, and the exit code: not 0 where it was stopped before the last.
+
+    Raises:
+        KeyboardInterrupt: It was stopped before the first was.
+    """
+    rows: list[Result] = []
+    try:
+        with RowProgress(list(whose), console) as progress:
+            for row in compare_runs(whose, config, protocols, progress):
+                rows.append(row)
+    except KeyboardInterrupt as stop:
+        if not rows:
+            raise
+        number: int = getattr(stop, "number", signal.SIGINT)
+        return rows, 128 + number
+    return rows, 0
 
 
 def ppo(arguments: Sequence[str], console: Console) -> int:

@@ -15,6 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from forethought.agent import entrants
+from forethought.agent.faults import Stopped
 
 from forethought import Levels, LevelSplit, __version__
 from forethought.cli import in_short, main
@@ -258,6 +260,29 @@ def test_compare_writes_a_report(cartpole: Path, capsys: pytest.CaptureFixture[s
     [about] = summary["metadata"]["runs"]
     assert about["env"]["id"] == "CartPole-v1" and about["training"]["decisions"] == 280
     assert about["run"] == str(cartpole)
+
+
+def test_rows_that_were_played_are_reported_when_a_comparison_is_stopped(
+    cartpole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[str] = []
+    play = entrants.play
+
+    def impatient(player: Any, *given: Any) -> Any:
+        if len(played) == patience:
+            raise Stopped(signal.SIGTERM)
+        played.append(player.name)
+        return play(player, *given)
+
+    monkeypatch.setattr(entrants, "play", impatient)
+    for patience, told in ((0, "stopped; nothing was written"), (2, "stopped after 2 of 3 rows; these are in")):
+        played.clear()
+        assert main(["compare", str(cartpole), "--episodes", "2", "--film", "0", "--out", "part"]) == 143
+        shown = capsys.readouterr()
+        assert told in shown.out + shown.err and Path("part/episodes.csv").exists() == bool(patience)
+    assert "stopped after 2 of 3 rows" in Path("part/report.html").read_text()
+    lines = Path("part/episodes.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[1] for line in lines} == {"mode-1", "mode-2"} and len(lines) == 4
 
 
 def test_compare_takes_several_runs_budgets_and_ppo(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_everybody_plays_once_under_a_name_of_its_own() -> None:
         *(f"{row} {run}" for run in "ab" for row in ("mode-1", "mode-2", "mode-2 · 64 calls")),
         "random",
     ]
-    results = compare_runs(whose, replace(config, episodes=2, film=0), {"ForethoughtSeek-v0": None})
+    results = list(compare_runs(whose, replace(config, episodes=2, film=0), {"ForethoughtSeek-v0": None}))
     assert [(r.name, r.run) for r in results] == [(p.name, p.run) for p, _ in whose.values()]
     assert all(len(r.episodes) == 2 for r in results)
 
@@ -146,7 +146,7 @@ def test_the_old_way_gives_the_same_numbers() -> None:
     config = CompareConfig(("mode-1", "mode-2", "random"), episodes=3, film=0)
     alone = compare(make_agent(), config)
     runs = [Entrant(Path("a"), make_agent())]
-    together = compare_runs(turns(players_of(runs, config), config), config, {"ForethoughtSeek-v0": None})
+    together = list(compare_runs(turns(players_of(runs, config), config), config, {"ForethoughtSeek-v0": None}))
     assert [(r.name, r.episodes, r.calls) for r in alone] == [(r.name, r.episodes, r.calls) for r in together]
 
 
@@ -171,7 +171,7 @@ def test_rooms_are_measured_by_their_protocol(room_agent: Agent) -> None:
     config = CompareConfig(("mode-2", "random", "no-op", "expert"), episodes=3, film=0, seed=4)
     short = replace(TWO_ROOM_CROSS_100, budget_steps=12)
     players = players_of([Entrant(Path("room"), room_agent)], config)
-    results = compare_runs(turns(players, config), config, {"TwoRoom": short})
+    results = list(compare_runs(turns(players, config), config, {"TwoRoom": short}))
     rows = evaluate_protocol(room_agent, short, [result.name for result in results], pairs=3, seed=4)
     told: dict[str, Result] = {row.name: row for row in rows}
     assert [r.name for r in results] == ["mode-2", "random", "no-op", "expert"]
