@@ -37,11 +37,13 @@ def procgen(id: str) -> RunConfig:
     believes of them: it is told how rare they are, dreams are no longer than its roll-outs, and the actor learns more
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
-    gained nothing from memory, and much from states that tell what came later.
+    gained nothing from memory, and much from states that tell what came later and from networks that begin anew
+    halfway.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
     returns = 0.5 if "starpilot" in id else 0.0  # a shot may hit later than a roll-out looks
+    renewal = 24 if "starpilot" in id else None
     frequent = BehaviourLoss(
         batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003,
         remembered=float("fruitbot" in id),
@@ -65,6 +67,7 @@ def procgen(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=16_000, prefill_updates=4_000, sticky=2, rounds=49, round_steps=1_024, round_reset=False,
             round_updates=245, mode="mode-1", exploration=0.05, behaviour_ratio=0.5, final_behaviour_updates=500,
+            renewal=renewal, prefill_behaviour=0 if renewal is None else 1_000,
         ),
     )  # fmt: skip
     return far_sighted(usual) if "bigfish" in id else usual
