@@ -170,7 +170,8 @@ class Schedule:
     prefill_updates: int = 1_000
     """World-model updates on the prefill."""
     prefill_behaviour: int = 0
-    """Critic and actor updates before the first round, so that it is not played by an actor that knows nothing."""
+    """Critic and actor updates before the first round, and before the one that follows a renewal, so that it is not
+    played by an actor that knows nothing."""
     rounds: int = 0
     """Rounds of collecting with the agent and learning after that."""
     renewal: int | None = None
