@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from forethought.agent.config import RunConfig
+from forethought.agent.presets import for_gpu, preset
 from forethought.agent.run import check_settings, prepare
 from forethought.agent.training import Trainer, behaviour_updates, model_updates
+from forethought.envs.procgen import GAMES
 
 from forethought.progress import phase_totals
 
@@ -125,3 +127,11 @@ def test_a_renewal_that_cannot_be_is_refused(renewal: int, updates: int) -> None
     config = replace(config, schedule=replace(config.schedule, prefill_updates=updates))
     with pytest.raises(ValueError, match=rf"schedule\.renewal is {renewal}, schedule\.prefill_updates {updates}"):
         check_settings(config)
+
+
+def test_the_presets_of_all_games_can_be_trained_with() -> None:
+    for game in GAMES:
+        usual = preset(f"procgen:{game}")
+        check_settings(usual)
+        check_settings(for_gpu(usual))
+        assert (usual.schedule.renewal is not None) == (game == "starpilot")
