@@ -139,8 +139,9 @@ def train(arguments: Sequence[str], console: Console) -> int:
     default, name, origin = preset(id), given("--run", rest), _origin(given("--from", rest))
     if origin is not None and not wants_help(rest):
         default = read_settings(origin)
-        on = dataclasses.replace(default.schedule, prefill_updates=0, renewal=None)  # with the networks that there are
-        default = dataclasses.replace(default, seed=default.seed + 1, schedule=on)
+        # the networks know something and stay
+        schedule = dataclasses.replace(default.schedule, prefill_updates=0, prefill_behaviour=0, renewal=None)
+        default = dataclasses.replace(default, seed=default.seed + 1, schedule=schedule)
     if "--gpu" in rest and ("--resume" in rest or origin is not None):
         raise UsageError("--gpu chooses the settings of a new run; --resume and --from have those of the run they name")
     if "--gpu" in rest:

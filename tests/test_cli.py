@@ -363,7 +363,8 @@ def test_a_second_run_does_not_replace_the_first(cartpole: Path, capsys: pytest.
 def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = ["--schedule.rounds", "0", "--schedule.predictor-updates", "0", "--schedule.final-behaviour-updates", "0"]
     settings = json.loads((cartpole / "config.json").read_text())
-    settings["config"]["schedule"]["renewal"] = 1  # its networks began anew on the way; those that are given do not
+    # its networks began anew on the way; those that are given do not
+    settings["config"]["schedule"] |= {"renewal": 1, "prefill_behaviour": 5}
     (cartpole / "config.json").write_text(json.dumps(settings))
     assert main(["train", "CartPole-v1", "--from", str(cartpole), "--run", "more", *still]) == 0
     assert Path("more/weights.safetensors").read_bytes() == (cartpole / "weights.safetensors").read_bytes()
@@ -371,7 +372,7 @@ def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytes
     was = json.loads((cartpole / "config.json").read_text())["config"]
     assert told["seed"] == was["seed"] + 1 and told["perception"] == was["perception"]
     assert told["schedule"]["prefill_updates"] == 0 and told["schedule"]["prefill"] == was["schedule"]["prefill"]
-    assert told["schedule"]["renewal"] is None
+    assert told["schedule"]["renewal"] is None and told["schedule"]["prefill_behaviour"] == 0
     saved = Path("more/weights.safetensors").read_bytes()
     shutil.copytree(cartpole, "more/best")
     for arguments, expected in (
