@@ -362,11 +362,12 @@ def test_a_second_run_does_not_replace_the_first(cartpole: Path, capsys: pytest.
 
 def test_a_run_begins_with_the_networks_of_another(cartpole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     still = ["--schedule.rounds", "0", "--schedule.predictor-updates", "0", "--schedule.final-behaviour-updates", "0"]
-    settings = json.loads((cartpole / "config.json").read_text())
+    shutil.copytree(cartpole, "was")
+    settings = json.loads(Path("was/config.json").read_text())
     # its networks began anew on the way; those that are given do not
     settings["config"]["schedule"] |= {"renewal": 1, "prefill_behaviour": 5}
-    (cartpole / "config.json").write_text(json.dumps(settings))
-    assert main(["train", "CartPole-v1", "--from", str(cartpole), "--run", "more", *still]) == 0
+    Path("was/config.json").write_text(json.dumps(settings))
+    assert main(["train", "CartPole-v1", "--from", "was", "--run", "more", *still]) == 0
     assert Path("more/weights.safetensors").read_bytes() == (cartpole / "weights.safetensors").read_bytes()
     told = json.loads(Path("more/config.json").read_text())["config"]
     was = json.loads((cartpole / "config.json").read_text())["config"]
