@@ -124,7 +124,8 @@ def in_family(id: str) -> RunConfig:
     """A short run whose rounds collect in both modes."""
     config = small("procgen:coinrun" if id == GENIE else id)
     if id == GENIE:
-        config = replace(config, env=EnvConfig(id, num_envs=4))
+        loss = replace(config.model_loss, mirror="none")  # codes have no names that could be exchanged
+        config = replace(config, env=EnvConfig(id, num_envs=4), model_loss=loss)
     schedule = replace(config.schedule, prefill_updates=2, round_updates=2, predictor_updates=1, mode_1_rounds=2)
     return replace(config, schedule=replace(schedule, final_behaviour_updates=1), saving=Saving(minutes=0))
 
