@@ -33,6 +33,7 @@ PROGRESS = ("filled", "rounds", "gathered", "taken", "streamed", "behaved", "tun
 
 _ANEW = 1_000_003
 """Between the seeds of networks and of those that take their place."""
+
 Report = Callable[[str, int, int, Metrics], None]
 """Called after every unit of work: phase, done, total, numbers; phase "health" is no work and only tells numbers."""
 
