@@ -193,6 +193,10 @@ class Schedule:
     """Every so many rounds the agent collects in Mode-1, to meet the states it leads itself to; 0: never."""
     exploration: float = 0.1
     """Chance of a random action while collecting with the agent."""
+    exploiting: float = 0.0
+    """Share of the environments in which the agent collects as it acts when it is evaluated, without random actions
+    and, where `task.thinking.sample` is off, without drawing from its policy: what is seen there is what it will
+    meet."""
     sticky: int = 1
     """Steps for which a random action is held while prefilling."""
     behaviour_ratio: float = 1.0

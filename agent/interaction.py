@@ -249,3 +249,38 @@ class Exploring(Straying):
         """Undo `state`."""
         self.behaviour.restore(part(state, "behaviour"))
         self.random.restore(part(state, "random"))
+
+
+class Divided:
+    """Two behaviours, each for its own environments, which can be left and gone on with.
+
+    Args:
+        first: Decides where ``mask`` is not set.
+        second: Decides where it is.
+        mask: ``[B]``.
+    """
+
+    def __init__(self, first: ResumableBehaviour, second: ResumableBehaviour, mask: NDArray[np.bool_]) -> None:
+        self.first, self.second, self.mask = first, second, mask
+
+    def state(self) -> dict[str, Tensor]:
+        """That of both."""
+        return prefixed("first", self.first.state()) | prefixed("second", self.second.state())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`."""
+        self.first.restore(part(state, "first"))
+        self.second.restore(part(state, "second"))
+
+    def act(self, observation: Observation, first: NDArray[np.bool_], active: NDArray[np.bool_]) -> Decision:
+        """Ask each where it decides."""
+        one = self.first.act(observation, first, active & ~self.mask)
+        other = self.second.act(observation, first, active & self.mask)
+
+        def merged(a: Array, b: Array) -> Array:
+            return np.where(self.mask.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+        course = None if one.course is None or other.course is None else merged(one.course, other.course)
+        planned = np.where(self.mask, other.planned, one.planned)
+        calls = one.calls + other.calls
+        return Decision(merged(one.action, other.action), merged(one.plan, other.plan), course, planned, calls)

@@ -163,6 +163,7 @@ def _check_numbers(config: RunConfig) -> None:
         "behaviour.expectile": config.behaviour.expectile,
         "behaviour.final_rate": config.behaviour.final_rate,
         "schedule.exploration": schedule.exploration,
+        "schedule.exploiting": schedule.exploiting,
     }
     for name, share in shares.items():
         if not 0 <= share <= 1:

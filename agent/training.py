@@ -21,7 +21,7 @@ from .config import Schedule
 from .criterion import Metrics, carried
 from .faults import statistics_kept
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
-from .interaction import Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
+from .interaction import Divided, Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
 from .learning import Learner, to_device
 from .mirror import at_random, mirrors
 from .recording import draw_windows, memory_for
@@ -326,8 +326,7 @@ class Trainer:
                 self.learn_behaviour(schedule.prefill_behaviour)
             reactive = schedule.mode_1_rounds and count % schedule.mode_1_rounds == schedule.mode_1_rounds - 1
             mode: Mode = "mode-1" if reactive else schedule.mode
-            acting = self.agent.begin(self.env.num_envs, mode, sample=True)
-            metrics = self.collect(Exploring(acting, self.random, schedule.exploration), schedule.round_steps)
+            metrics = self.collect(self._collecting(mode), schedule.round_steps)
             self.gathered, self.taken, self.behaved, self.score = True, 0, 0, metrics.get("return")
             self._unit(f"round ({mode})", count + 1, schedule.rounds, metrics)
         if count < before:
@@ -337,6 +336,15 @@ class Trainer:
             self.learn_predictor(schedule.predictor_updates + (count - before + 1) * schedule.round_updates)
         self.learn_behaviour(behaviour_updates(schedule))
         self.rounds, self.gathered, self.behaved = self.rounds + 1, False, 0
+
+    def _collecting(self, mode: Mode) -> ResumableBehaviour:
+        """The agent, who explores but for the share of environments in which it acts as when it is evaluated."""
+        schedule, count = self.agent.config.schedule, self.env.num_envs
+        exploring = Exploring(self.agent.begin(count, mode, sample=True), self.random, schedule.exploration)
+        exploiting = np.arange(count) >= count - round(schedule.exploiting * count)
+        if not exploiting.any():
+            return exploring
+        return Divided(exploring, self.agent.begin(count, mode), exploiting)
 
     def progress(self) -> dict[str, int]:
         """How far the schedule is."""

@@ -389,6 +389,18 @@ MUTATIONS = (
     Mutation("agent/learning.py", "return self.done - self.renewal, self.updates - self.renewal",
              "return self.done, self.updates",
              "agent/test_renewal.py::test_what_is_remembered_stays_and_is_learned_from_as_at_first"),
+    # ---- acting as when it is evaluated while collecting
+    Mutation("agent/training.py", "np.arange(count) >= count - round(schedule.exploiting * count)",
+             "np.arange(count) >= round(schedule.exploiting * count)",
+             "agent/test_training.py::test_a_share_of_the_environments_is_acted_in_as_when_the_agent_is_evaluated"),
+    Mutation("agent/training.py", "return Divided(exploring, self.agent.begin(count, mode), exploiting)",
+             "return Divided(exploring, self.agent.begin(count, mode, sample=True), exploiting)",
+             "agent/test_training.py::test_a_share_of_the_environments_is_acted_in_as_when_the_agent_is_evaluated"),
+    Mutation("agent/interaction.py", "other = self.second.act(observation, first, active & self.mask)",
+             "other = self.second.act(observation, first, active)",
+             "agent/test_training.py::test_environments_are_divided_in_every_way_there_is_to_act"),
+    Mutation("agent/interaction.py", 'self.second.restore(part(state, "second"))', 'part(state, "second")',
+             "agent/test_resume.py::test_other_worlds_go_on_as_well"),
 )  # fmt: skip
 
 

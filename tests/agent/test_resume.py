@@ -67,7 +67,7 @@ def small(id: str) -> RunConfig:
             returns=0.5 * base.world_model.events,
         ),
         behaviour=replace(base.behaviour, batch=4, steps=3, courses=3, imagination=3, imitation=0.5, walk_steps=4),
-        schedule=replace(schedule, reanalyse=2, rest=base.schedule.rest, prefill_behaviour=2),
+        schedule=replace(schedule, reanalyse=2, rest=base.schedule.rest, prefill_behaviour=2, exploiting=0.5),
         saving=Saving(minutes=0, units=0, keep=2),
         device="cpu",
         threads=1,

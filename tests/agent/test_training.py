@@ -308,6 +308,45 @@ def test_exploration_leaves_the_plan_as_it_was_thought() -> None:
     assert planned.sum() == 120 and 0.4 < differ.mean() < 0.9  # random among three actions
 
 
+@pytest.mark.parametrize(("share", "exploiting"), [(0.5, 2), (0.3, 1), (1.0, 4), (0.0, 0)])
+def test_a_share_of_the_environments_is_acted_in_as_when_the_agent_is_evaluated(share: float, exploiting: int) -> None:
+    config = tiny()
+    schedule = replace(
+        config.schedule, rounds=1, mode="mode-1", exploration=1.0, exploiting=share, round_updates=0,
+        predictor_updates=0, final_behaviour_updates=0,
+    )  # fmt: skip
+    agent, env = prepare(replace(config, schedule=schedule))
+    wake(agent)
+    trainer = Trainer(agent, env, ignore)
+    trainer.run()
+    env.close()
+    data = {name: array[:, 25:40] for name, array in trainer.memory.data.items()}
+    acting, agree = agent.begin(4, "mode-1"), []
+    for t in range(15):
+        first = data["age"][:, t] == 0
+        agree.append(acting.act(data["observation"][:, t], first, np.ones(4, np.bool_)).action == data["action"][:, t])
+    everywhere = np.mean(agree, axis=0)
+    assert (everywhere[4 - exploiting :] == 1).all() and (everywhere[: 4 - exploiting] < 0.9).all()
+
+
+def test_environments_are_divided_in_every_way_there_is_to_act() -> None:
+    """Plans go where they were made, and calls are counted once."""
+    config = tiny()
+    schedule = replace(config.schedule, exploration=0.0, exploiting=0.5)
+    trainer = trained_on(replace(config, schedule=schedule))
+    data = {name: array[:, 25:55] for name, array in trainer.memory.data.items()}
+    assert data["planned"].all() and np.allclose(data["plan"].sum(-1), 1, atol=1e-5)
+    assert np.array_equal(data["course"][:, :, 0], data["action"])
+    calls = []
+    for share in (0.0, 0.5):
+        one = Trainer(*prepare(replace(config, schedule=replace(schedule, exploiting=share))), ignore)
+        behaviour = one._collecting("mode-2")
+        observation, _ = one.env.reset(seed=0)
+        calls.append(behaviour.act(observation, np.ones(4, np.bool_), np.ones(4, np.bool_)).calls)
+        one.env.close()
+    assert calls[0] == calls[1] > 0
+
+
 def test_inputs_are_normalised_by_what_was_seen() -> None:
     trainer = trained_on(replace(tiny(), schedule=replace(tiny().schedule, rounds=0)))
     seen = trainer.memory.data["observation"][:, :25].reshape(-1, 2)
