@@ -215,6 +215,9 @@ class Schedule:
     """Courses of action per iteration of those plans; 0: as many as when acting."""
     capacity: int = 100_000
     """Entries of the short-term memory."""
+    every_frame: bool = False
+    """Remember a decision from each of the frames for which an action is held, not from the first alone: several times
+    as many pictures and outcomes of the same play, and of entries (Mode-1 with env.action_repeat, reward tasks)."""
     memory_gib: float = 16.0
     """GiB that the short-term memory may take; a larger one lives in a temporary file under TMPDIR. 0: in any case."""
 

@@ -108,7 +108,7 @@ def check_settings(config: RunConfig) -> None:
     _check_gate(config)
     walk = config.behaviour.walk_steps if config.task.goals and config.behaviour.walks else 0
     longest = max(loss.steps, schedule.predictor_steps, config.behaviour.steps, walk)
-    need = (longest + config.perception.history + 1) * config.env.num_envs
+    need = (longest + config.perception.history + 1 + schedule.every_frame) * config.env.num_envs
     if schedule.prefill < need or schedule.capacity < need:
         raise ValueError(
             f"schedule.prefill is {schedule.prefill} and schedule.capacity {schedule.capacity}; windows of "

@@ -20,6 +20,7 @@ from .checkpoint import part, prefixed
 from .config import Schedule
 from .criterion import Metrics, carried
 from .faults import statistics_kept
+from .frames import frame_streams
 from .health import CHECK_EVERY, STEPS, WINDOWS, collapse, encode, stop_if_collapsed, vitals
 from .interaction import Divided, Exploring, Observation, RandomBehaviour, ResumableBehaviour, Step, VectorEnv, interact
 from .learning import Learner, to_device
@@ -84,8 +85,8 @@ class Trainer:
         pause: Called after each unit.
 
     Raises:
-        ValueError: Rounds are to go on with episodes under way in a world whose state cannot be saved, or windows are
-            to be mirrored in a world that has no mirror image.
+        ValueError: Rounds are to go on with episodes under way in a world whose state cannot be saved, windows are to
+            be mirrored in a world that has no mirror image, or every frame is to be remembered where that cannot be.
     """
 
     def __init__(self, agent: Agent, env: VectorEnv, report: Report, pause: Callable[[], None] = lambda: None) -> None:
@@ -99,7 +100,9 @@ class Trainer:
             )
         goals = config.task.goals and config.behaviour.goals == "episode"
         self.mirrors = mirrors(config.model_loss.mirror, env)
-        self.memory = memory_for(agent, env.num_envs, schedule.capacity, goals)
+        self.frames = frame_streams(config, env)
+        offsets = config.env.action_repeat if schedule.every_frame else 1
+        self.memory = memory_for(agent, offsets * env.num_envs, offsets * schedule.capacity, goals)
         renewal = None if schedule.renewal is None else model_updates(schedule, schedule.renewal)
         self.learner = Learner(agent, model_updates(schedule, resting(schedule)), renewal)
         self.random = RandomBehaviour(spaces.action, env.num_envs, config.seed + 2, plan_width(spaces), schedule.sticky)
@@ -139,18 +142,7 @@ class Trainer:
         seed = self.agent.config.seed + self.resets - 1
         course = interact(self.env, Timed(behaviour, self.watch), seed=seed, start=self.present)
         for step in islice(self._timed(course), steps - self.taken):
-            self.memory.write(
-                step.seen,
-                step.action,
-                step.reward,
-                step.terminated,
-                step.truncated,
-                step.decision.plan,
-                step.decision.course,
-                step.decision.planned,
-                step.observation["desired_goal"] if self.memory.shape.goals else None,
-                step.sensors,
-            )
+            self._remember(step)
             self.totals += step.reward
             for index in np.flatnonzero(step.ended):
                 self.returns.append(float(self.totals[index]))
@@ -162,6 +154,24 @@ class Trainer:
             told = self.taken % 50 == 0 or self.taken == steps
             self._unit("collect", self.taken, steps, {"return": self._mean_return()} if told else None)
         return ({"return": self._mean_return()} if self.returns else {}) | {"episodes": len(self.returns)}
+
+    def _remember(self, step: Step) -> None:
+        if self.frames is not None:
+            if (entry := self.frames.entry(step)) is not None:
+                self.memory.write(**vars(entry))
+            return
+        self.memory.write(
+            step.seen,
+            step.action,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.decision.plan,
+            step.decision.course,
+            step.decision.planned,
+            step.observation["desired_goal"] if self.memory.shape.goals else None,
+            step.sensors,
+        )
 
     def _timed(self, course: Iterator[Step]) -> Iterator[Step]:
         """The same steps; what takes time besides acting is the environment."""
@@ -194,6 +204,8 @@ class Trainer:
     def begin_stream(self) -> None:
         """What comes next does not follow what came before: the environments are reset."""
         self.memory.break_streams()
+        if self.frames is not None:
+            self.frames.forget()
         self.resets += 1
         self.streamed = 0
         self.totals[:] = 0
@@ -364,6 +376,7 @@ class Trainer:
             state |= {"first": _tensor(first), "totals": _tensor(self.totals)}
             state |= {"returns": torch.tensor(self.returns, dtype=torch.float64)}
             state |= prefixed("behaviour", self.behaviour.state()) if self.taken else {}
+            state |= {} if self.frames is None else prefixed("frames", self.frames.state())
             if hasattr(self.env.unwrapped, "set_state"):
                 state |= {f"env.{name}": _tensor(array) for name, array in self.env.state().items()}  # type: ignore[attr-defined]
         return state
@@ -390,6 +403,8 @@ class Trainer:
         seen = {key: tensor.numpy() for key, tensor in part(state, "observation").items()}
         self.totals, self.returns = state["totals"].numpy(), state["returns"].tolist()
         self.resumed = part(state, "behaviour") if self.taken else None
+        if self.frames is not None:
+            self.frames.restore(part(state, "frames"))
         self.present = seen.get("", seen), state["first"].numpy()
         if saved := part(state, "env"):
             self.env.set_state({name: tensor.numpy() for name, tensor in saved.items()})  # type: ignore[attr-defined]

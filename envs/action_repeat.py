@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+
+@dataclass(frozen=True)
+class Held:
+    """What each of the frames showed and brought, R of them, for which B environments held an action.
+
+    Attributes:
+        observation: After each frame but the last ``[R−1, B, ...]``; where an episode ended, of the next one.
+        reward: ``[R, B]``.
+        terminated: ``[R, B]``.
+        truncated: ``[R, B]``.
+    """
+
+    observation: npt.NDArray[Any]
+    reward: npt.NDArray[np.float32]
+    terminated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
 
 
 class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -23,6 +41,7 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         repeat: Frames per action.
         folded: Ends lost so far because two fell into one hold.
         carried: Reward to be added to the next one, float64 [B].
+        held: The frames of the last hold, one by one; None before the first and where observations are no arrays.
 
     Args:
         env: A vector environment with `AutoresetMode.SAME_STEP`.
@@ -42,6 +61,7 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         self.repeat = repeat
         self.folded = 0
         self.carried = np.zeros(env.num_envs)
+        self.held: Held | None = None
         self._noop: Any = getattr(env.unwrapped, "noop", None)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -65,8 +85,12 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         truncated = np.zeros(self.num_envs, np.bool_)
         ended = np.zeros(self.num_envs, np.bool_)
         end_infos: dict[str, Any] | None = None  # of environments that ended before the last frame
+        seen: list[Any] = []
+        felt: list[tuple[npt.NDArray[Any], ...]] = []
         for frame in range(self.repeat):
             observations, reward, frame_terminated, frame_truncated, infos = self.env.step(held)
+            seen += [np.array(observations)] if frame < self.repeat - 1 else []
+            felt.append((np.array(reward, np.float32), np.array(frame_terminated), np.array(frame_truncated)))
             np.add(rewards, reward, out=rewards, where=~ended)
             np.add(self.carried, reward, out=self.carried, where=ended)
             ends = frame_terminated | frame_truncated
@@ -86,6 +110,8 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
                 if self._noop is not None:
                     idle = ended.reshape(-1, *[1] * (held.ndim - 1))
                     held = np.where(idle, self._noop, held).astype(held.dtype)
+        shown = isinstance(observations, np.ndarray)
+        self.held = Held(np.stack(seen), *map(np.stack, zip(*felt, strict=True))) if shown else None
         return observations, rewards.astype(reward.dtype), terminated, truncated, infos
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

@@ -401,6 +401,21 @@ MUTATIONS = (
              "agent/test_training.py::test_environments_are_divided_in_every_way_there_is_to_act"),
     Mutation("agent/interaction.py", 'self.second.restore(part(state, "second"))', 'part(state, "second")',
              "agent/test_resume.py::test_other_worlds_go_on_as_well"),
+    # ---- every frame of a hold
+    Mutation("agent/frames.py", "np.cumsum(ended, axis=0) - ended == 0", "np.cumsum(ended, axis=0) == 0",
+             "agent/test_frames.py::test_outcomes_are_those_of_as_many_frames_up_to_an_end"),
+    Mutation("agent/frames.py", "felt = np.concatenate([one.rewards[offset:], two.rewards[:offset]])",
+             "felt = np.concatenate([one.rewards[offset:], one.rewards[:offset]])",
+             "agent/test_frames.py::test_outcomes_are_those_of_as_many_frames_up_to_an_end"),
+    Mutation("agent/frames.py", "one.action if 2 * offset <= repeat else two.action", "one.action",
+             "agent/test_frames.py::test_streams_hold_the_frames_of_their_offset"),
+    Mutation("agent/training.py", "            self.frames.forget()", "            self.frames.state()",
+             "agent/test_frames.py::test_a_new_stream_does_not_go_on_from_the_old_one"),
+    Mutation("agent/training.py", 'self.frames.restore(part(state, "frames"))', 'part(state, "frames")',
+             "agent/test_frames.py::test_stopping_anywhere_changes_nothing"),
+    Mutation("envs/action_repeat.py", "seen += [np.array(observations)] if frame < self.repeat - 1 else []",
+             "seen += [np.array(observations)] if frame else []",
+             "agent/test_frames.py::test_streams_hold_the_frames_of_their_offset"),
 )  # fmt: skip
 
 
