@@ -100,7 +100,8 @@ def frame_streams(config: RunConfig, env: VectorEnv) -> FrameStreams | None:
         return None
     if not isinstance(env, ActionRepeat):
         raise ValueError("schedule.every_frame is set and env.action_repeat is 1: no action is held; leave it off")
-    if config.task.goals or config.schedule.mode != "mode-1" or getattr(env.unwrapped, "sensors", ()):
+    sensors: tuple[str, ...] = getattr(env.unwrapped, "sensors", ())
+    if config.task.goals or config.schedule.mode != "mode-1" or sensors:
         raise ValueError(
             "schedule.every_frame is set, and goals, plans and what sensors measure are remembered of decisions only; "
             "leave it off, or collect with schedule.mode mode-1 in a reward task without sensors"
