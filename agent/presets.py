@@ -38,12 +38,12 @@ def procgen(id: str) -> RunConfig:
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
     gained nothing from memory, and much from states that tell what came later and from networks that begin anew
-    halfway.
+    halfway. Coinrun has both as well, and remembers every frame.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
-    returns = 0.5 if "starpilot" in id else 0.0  # a shot may hit later than a roll-out looks
-    renewal = 24 if "starpilot" in id else None
+    anew = "starpilot" in id or "coinrun" in id
+    returns = 0.5 if anew else 0.0  # a shot may hit later than a roll-out looks
     frequent = BehaviourLoss(
         batch=16, steps=8, real=0.5, imagined=1.0, imitation=0.0, improvement=1.0, imagination=12, dream_entropy=0.003,
         remembered=float("fruitbot" in id),
@@ -67,7 +67,7 @@ def procgen(id: str) -> RunConfig:
         schedule=Schedule(
             prefill=16_000, prefill_updates=4_000, sticky=2, rounds=49, round_steps=1_024, round_reset=False,
             round_updates=245, mode="mode-1", exploration=0.05, behaviour_ratio=0.5, final_behaviour_updates=500,
-            renewal=renewal, prefill_behaviour=0 if renewal is None else 1_000,
+            renewal=24 if anew else None, prefill_behaviour=1_000 if anew else 0, every_frame="coinrun" in id,
         ),
     )  # fmt: skip
     return far_sighted(usual) if "bigfish" in id else usual

@@ -134,4 +134,4 @@ def test_the_presets_of_all_games_can_be_trained_with() -> None:
         usual = preset(f"procgen:{game}")
         check_settings(usual)
         check_settings(for_gpu(usual))
-        assert (usual.schedule.renewal is not None) == (game == "starpilot")
+        assert (usual.schedule.renewal is not None) == (game in ("starpilot", "coinrun"))
