@@ -106,6 +106,7 @@ def test_outcomes_are_those_of_as_many_frames_up_to_an_end(
                 assert data["reward"][row, t] == pytest.approx(reward)
                 assert (data["terminated"][row, t], data["truncated"][row, t]) == (terminated, truncated)
                 ends += terminated
+    assert ends or config.env.id != "procgen:bigfish"
     held, simple = trainer.env, replace(config, schedule=replace(config.schedule, every_frame=False))
     assert isinstance(held, ActionRepeat)
     plain = Trainer(*prepare(simple), ignore)
