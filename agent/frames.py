@@ -69,7 +69,7 @@ class FrameStreams:
 
     def entry(self, step: Step) -> Entry | None:
         """What is known of the decision before this one, now that this one is; None if there was none."""
-        held = self.env.held
+        held = self.env.held_frames
         assert held is not None
         observation = np.concatenate([step.seen[None], held.observation])
         now = Hold(observation, step.action, step.reward, held.reward, held.terminated, held.truncated)
@@ -119,13 +119,13 @@ def _joined(one: Hold, two: Hold) -> Entry:
     repeat = len(one.rewards)
     rewards, terminated, truncated = [], [], []
     for offset in range(repeat):
-        ends = [np.concatenate([a[offset:], b[:offset]]) for a, b in _pairs(one, two)]
-        ended = ends[0] | ends[1]
+        felt = _across(one.rewards, two.rewards, offset)
+        ends, cuts = _across(one.terminated, two.terminated, offset), _across(one.truncated, two.truncated, offset)
+        ended = ends | cuts
         first = np.cumsum(ended, axis=0) - ended == 0  # what follows an end belongs to the next episode
-        felt = np.concatenate([one.rewards[offset:], two.rewards[:offset]])
         rewards.append((felt * first).sum(0) if offset else one.reward)
-        terminated.append((ends[0] & first).any(0))
-        truncated.append((ends[1] & first).any(0))
+        terminated.append((ends & first).any(0))
+        truncated.append((cuts & first).any(0))
     actions = [one.action if 2 * offset <= repeat else two.action for offset in range(repeat)]
     return Entry(
         np.concatenate(one.observation), np.concatenate(actions), np.concatenate(rewards).astype(np.float32),
@@ -133,5 +133,6 @@ def _joined(one: Hold, two: Hold) -> Entry:
     )  # fmt: skip
 
 
-def _pairs(one: Hold, two: Hold) -> tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], ...]:
-    return (one.terminated, two.terminated), (one.truncated, two.truncated)
+def _across(one: Array, two: Array, offset: int) -> Array:
+    """R frames from number ``offset`` of a hold on, the last of them of the next one."""
+    return np.concatenate([one[offset:], two[:offset]])

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldFrames:
     """What each of the frames showed and brought, R of them, for which B environments held an action.
 
     Attributes:
@@ -41,7 +41,7 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         repeat: Frames per action.
         folded: Ends lost so far because two fell into one hold.
         carried: Reward to be added to the next one, float64 [B].
-        held: The frames of the last hold, one by one; None before the first and where observations are no arrays.
+        held_frames: The frames of the last hold; None before the first, and where observations are no arrays.
 
     Args:
         env: A vector environment with `AutoresetMode.SAME_STEP`.
@@ -61,7 +61,7 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         self.repeat = repeat
         self.folded = 0
         self.carried = np.zeros(env.num_envs)
-        self.held: Held | None = None
+        self.held_frames: HeldFrames | None = None
         self._noop: Any = getattr(env.unwrapped, "noop", None)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -89,7 +89,9 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
         felt: list[tuple[npt.NDArray[Any], ...]] = []
         for frame in range(self.repeat):
             observations, reward, frame_terminated, frame_truncated, infos = self.env.step(held)
-            seen += [np.array(observations)] if frame < self.repeat - 1 else []
+            shown = isinstance(observations, np.ndarray)
+            if shown and frame < self.repeat - 1:
+                seen.append(observations.copy())
             felt.append((np.array(reward, np.float32), np.array(frame_terminated), np.array(frame_truncated)))
             np.add(rewards, reward, out=rewards, where=~ended)
             np.add(self.carried, reward, out=self.carried, where=ended)
@@ -110,8 +112,7 @@ class ActionRepeat(VectorWrapper[Any, Any, Any, Any, Any]):
                 if self._noop is not None:
                     idle = ended.reshape(-1, *[1] * (held.ndim - 1))
                     held = np.where(idle, self._noop, held).astype(held.dtype)
-        shown = isinstance(observations, np.ndarray)
-        self.held = Held(np.stack(seen), *map(np.stack, zip(*felt, strict=True))) if shown else None
+        self.held_frames = HeldFrames(np.stack(seen), *map(np.stack, zip(*felt, strict=True))) if shown else None
         return observations, rewards.astype(reward.dtype), terminated, truncated, infos
 
     def state(self) -> dict[str, npt.NDArray[Any]]:

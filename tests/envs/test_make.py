@@ -125,6 +125,27 @@ def test_action_repeat_forgets_and_saves_what_it_carries() -> None:
         ActionRepeat(Script([[]]), 1)
 
 
+def test_action_repeat_tells_what_came_in_each_frame() -> None:
+    env = ActionRepeat(Script([[2], []]), 3)
+    assert env.held_frames is None
+    env.step([1, 1])
+    frames = env.held_frames
+    assert frames is not None and frames.observation[..., 0].tolist() == [[1, 1], [2, 2]]
+    assert frames.reward.tolist() == [[1, 1], [10, 10], [100, 100]]
+    assert frames.terminated.tolist() == [[False, False], [True, False], [False, False]]
+    assert not frames.truncated.any()
+
+
+def test_action_repeat_holds_where_observations_are_no_arrays() -> None:
+    class Several(Script):
+        def _observation(self) -> Any:
+            return np.full((self.num_envs, 1), self.frame), np.full((self.num_envs, 2), self.frame)
+
+    env = ActionRepeat(Several([[]]), 3)
+    observation, reward, *_ = env.step([1])
+    assert observation[1].tolist() == [[3, 3]] and reward.tolist() == [111] and env.held_frames is None
+
+
 def test_action_repeat_in_procgen_equals_holding_by_hand() -> None:
     held, plain = make_env("procgen:starpilot", 2, seed=1, action_repeat=3), make_env("procgen:starpilot", 2, seed=1)
     held.reset()
