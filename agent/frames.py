@@ -9,6 +9,7 @@ play.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from ..envs.action_repeat import ActionRepeat
 from .agent import Array
 from .config import RunConfig
 from .interaction import Step, VectorEnv
+
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,6 @@ def _joined(one: Hold, two: Hold) -> Entry:
     )  # fmt: skip
 
 
-def _across(one: Array, two: Array, offset: int) -> Array:
+def _across(one: NDArray[_Kind], two: NDArray[_Kind], offset: int) -> NDArray[_Kind]:
     """R frames from number ``offset`` of a hold on, the last of them of the next one."""
     return np.concatenate([one[offset:], two[:offset]])
