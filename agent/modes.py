@@ -8,7 +8,7 @@ Gated:   s[0] = Enc(x);  Mode-2 where H[A(s)], Var_E Pred(s, A(s)), Std TC(s) or
          else Mode-1; ŝ is the state that was expected of the last decision, Pred(s[−1], a[−1])
 Mode-1 learns from both halves of Mode-2: min D(ǎ[0], A(s[0])) imitates its plans, min F(ã) with ã[t] = A(s[t]) makes
 the actor's own course through the imagined world a good one; and it imitates what it remembers to have come out well
-(`Learner.actor_update`). Where the configuration says so, a[0] and ǎ are drawn.
+(`BehaviourLearner.actor_update`). Where the configuration says so, a[0] and ǎ are drawn.
 """
 
 from __future__ import annotations

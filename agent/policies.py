@@ -2,7 +2,7 @@
 
 There is a single world-model engine, which serves one task at a time; a policy A_m(s) is cheap and each task can have
 its own. An agent with another policy is an `Agent` like any other: it shares the networks, and only its task and its
-actor are its own. A `Learner` of it teaches the policy (`actor_update`) without the others noticing.
+actor are its own. A `BehaviourLearner` of it teaches the policy (`actor_update`) without the others noticing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..modules.configurator import Configurator, Task
 from ..modules.types import State
 from ..planners import Progress as Shown
 from .agent import Agent, plan_target, plan_width
+from .behaviour import BehaviourLearner
 from .calibration import SEED
 from .evaluation import Progress
 from .interaction import RandomBehaviour
-from .learning import Learner
 from .modes import think
 from .outlook import HandOver, play
 from .worlds import build_env
@@ -144,7 +144,7 @@ def iterations_to(level: Tensor, curve: Tensor) -> Tensor:
     return torch.where(there[-1], count.to(curve.dtype), torch.inf)
 
 
-def distil(learner: Learner, lesson: Lesson, updates: int, batch: int, generator: np.random.Generator) -> None:
+def distil(learner: BehaviourLearner, lesson: Lesson, updates: int, batch: int, generator: np.random.Generator) -> None:
     """Teach a policy what Mode-2 does: min D(ǎ[0], A(s[0])) over plans drawn from a lesson (LeCun 2022, p. 12).
 
     Args:
@@ -185,8 +185,8 @@ def distilled(agent: Agent, plans: int, progress: Progress | None = None) -> Age
     pupil, config = copy.copy(agent), agent.config
     pupil.config = replace(config, behaviour=replace(config.behaviour, imitation=1.0, entropy=0.0))
     pupil.modules = replace(agent.modules, actor=copy.deepcopy(agent.modules.actor))
-    learner, draws = Learner(pupil, 1), np.random.default_rng(config.seed)
     generator = pupil.generator = torch.Generator(device=agent.device).manual_seed(config.seed)
+    learner, draws = BehaviourLearner(pupil, generator), np.random.default_rng(config.seed)
     lessons: list[Lesson] = []
     for count in range(_ROUNDS):
         wanted = plans * (count + 1) // _ROUNDS - plans * count // _ROUNDS

@@ -277,7 +277,7 @@ class Trainer:
         self.phase, self.whole = "behaviour", False
         while self.behaved < updates:
             if final:
-                self.learner.cool(self.behaved / updates)
+                self.learner.behaviour.cool(self.behaved / updates)
             with self.watch("critic and actor"):
                 metrics = self._behave()
             self.behaved += 1
@@ -285,7 +285,7 @@ class Trainer:
 
     def _behave(self) -> Metrics:
         """One update of critic and actor."""
-        config, learner = self.agent.config.behaviour, self.learner
+        config, learner = self.agent.config.behaviour, self.learner.behaviour
         window = carried(self.agent.modules.perception, self.draw(config.batch, config.steps, goals=config.hindsight))
         dream = learner.dream(window)
         plans = learner.short_plans(window, dream)

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 import torch
 from forethought.agent.agent import Agent, plan_width
+from forethought.agent.behaviour import BehaviourLearner
 from forethought.agent.checkpoint import load_agent
 from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.health import encode
 from forethought.agent.interaction import Behaviour, RandomBehaviour, interact
-from forethought.agent.learning import Learner
 from forethought.agent.outlook import HandOver, play
 from forethought.agent.policies import Lesson, distil, energy_curve, iterations_to, joined, plan_for, with_policy
 from forethought.agent.protocols import evaluate_protocol, find_protocol
@@ -60,8 +60,8 @@ def gather(agent: Agent, behaviour: Behaviour, decisions: int, count: int, seed:
 
 def teach(agent: Agent, lesson: Lesson, arguments: argparse.Namespace, shuffle: bool) -> list[float]:
     """Distil in rounds; returns the divergence in held-out states before and after each."""
-    learner, draws = Learner(agent, 1), np.random.default_rng(arguments.seed)
     generator = torch.Generator(device=agent.device).manual_seed(arguments.seed)
+    learner, draws = BehaviourLearner(agent, generator), np.random.default_rng(arguments.seed)
     found, lessons = [lesson.divergence(agent)], []
     for count in range(arguments.rounds):
         width, sticky = plan_width(agent.spaces), agent.config.schedule.sticky

@@ -485,20 +485,20 @@ def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_curves_of_a_broken_run_have_neither_gaps_nor_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped once, then broken off where nothing could be saved: points after the last checkpoint are made again."""
+    from forethought.agent.behaviour import BehaviourLearner
     from forethought.agent.errors import Stopped
     from forethought.agent.keeper import Keeper
-    from forethought.agent.learning import Learner
 
     saving = ["--saving.minutes", "0", "--saving.units", "9"]
     assert main(["train", "CartPole-v1", "--run", "whole", *TINY]) == 0
-    pause, update, calls = Keeper.pause, Learner.critic_update, [0]
+    pause, update, calls = Keeper.pause, BehaviourLearner.critic_update, [0]
 
     def stopping(self: Keeper) -> None:
         pause(self)
         if self.trainer.units == 31:
             raise Stopped(signal.SIGTERM)
 
-    def broken(self: Learner, *arguments: Any) -> Any:
+    def broken(self: BehaviourLearner, *arguments: Any) -> Any:
         calls[0] += 1
         if calls[0] == 4:
             raise FloatingPointError("the loss is nan")
@@ -508,7 +508,7 @@ def test_curves_of_a_broken_run_have_neither_gaps_nor_doubles(monkeypatch: pytes
         patch.setattr(Keeper, "pause", stopping)
         assert main(["train", "CartPole-v1", "--run", "r", *TINY, *saving]) == 143
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "critic_update", broken)
+        patch.setattr(BehaviourLearner, "critic_update", broken)
         assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 2
     assert main(["train", "CartPole-v1", "--run", "r", "--resume"]) == 0
     whole, parts = points(Path("whole")), points(Path("r"))

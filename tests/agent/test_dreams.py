@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Agent
-from forethought.agent.learning import Dream, Learner
+from forethought.agent.behaviour import Dream
+from forethought.agent.learning import Learner
 from forethought.modules.actions import ActionEncoder
 from forethought.modules.cost import interoception
 from forethought.modules.memory import Window
@@ -76,10 +77,10 @@ def window_of(learner: Learner, seed: int, batch: int = 20) -> Window:
 def learn(learner: Learner, updates: int) -> None:
     for seed in range(updates):
         window = window_of(learner, seed)
-        dream = learner.dream(window)
+        dream = learner.behaviour.dream(window)
         assert dream is not None
-        learner.critic_update(replace(window, planned=torch.zeros_like(window.planned)), dream)
-        learner.actor_update(window, dream)
+        learner.behaviour.critic_update(replace(window, planned=torch.zeros_like(window.planned)), dream)
+        learner.behaviour.actor_update(window, dream)
 
 
 def states(learner: Learner) -> State:
@@ -119,7 +120,7 @@ def test_what_comes_after_the_end_teaches_nothing() -> None:
     learn(learner, 60)
     after = m.actor(State(states(learner).latent + 100), m.configurator("mode-1")).probabilities()[:, 2].mean()
     assert after < before + 0.2
-    dream = learner.dream(make_window())
+    dream = learner.behaviour.dream(make_window())
     assert dream is not None and dream.alive[0].tolist() == [1, 0, 0]
 
 
@@ -135,7 +136,7 @@ def test_a_goal_actor_walks_to_its_goal(monkeypatch: pytest.MonkeyPatch) -> None
             parameter.zero_()
     for seed in range(250):
         window = window_of(learner, seed)
-        learner.actor_update(window, learner.dream(window))
+        learner.behaviour.actor_update(window, learner.behaviour.dream(window))
     here = states(learner)
     offset = torch.linspace(-1.5, 0.8, 200)
     there = torch.cat([here.latent[:, :1] + offset[:, None], here.latent[:, 1:]], dim=-1)
@@ -153,12 +154,12 @@ def test_the_critic_learns_from_the_dream_and_not_from_plans_beside_it() -> None
 
 def test_returns_are_those_of_the_dream() -> None:
     learner = dreamer(World(spaces.Discrete(3), lambda x, action: action.float()), imagination=4)
-    dream: Dream | None = learner.dream(make_window(batch=3))
+    dream: Dream | None = learner.behaviour.dream(make_window(batch=3))
     assert dream is not None and dream.action.shape == (12, 1, 4) and dream.latent.shape == (12, 4, 8)
-    last = learner.target_critic.cost_to_go(dream.latent[:, -1])[:, 0] / 0.9
+    last = learner.behaviour.target_critic.cost_to_go(dream.latent[:, -1])[:, 0] / 0.9
     trace, expected = learner.agent.config.critic.trace, []
     for t in reversed(range(4)):  # latents never move here, so V is the same all along
-        value = learner.target_critic.cost_to_go(dream.latent[:, t])[:, 0] / 0.9
+        value = learner.behaviour.target_critic.cost_to_go(dream.latent[:, t])[:, 0] / 0.9
         last = -dream.action[:, 0, t].float() + 0.9 * ((1 - trace) * value + trace * last)
         expected.insert(0, 0.9 * last)
     assert torch.allclose(dream.target[..., 0], torch.stack(expected, 1), atol=1e-5)
@@ -176,9 +177,9 @@ def test_improving_in_a_dream_moves_the_actor_alone(space: Any, goals: bool) -> 
     agent = wake(Agent(config, replace(SEEK, action=space, goals=goals)))
     learner = Learner(agent, 1)
     window, before = make_window(), fingerprints(agent)
-    dream = learner.dream(window)
+    dream = learner.behaviour.dream(window)
     assert dream is not None and fingerprints(agent) == before
-    learner.actor_update(window, dream)
+    learner.behaviour.actor_update(window, dream)
     changed = {name for name, digest in fingerprints(agent).items() if digest != before[name]}
     assert changed == {"actor"}
     leaked = {n for n, network in agent.networks().items() if any(p.grad is not None for p in network.parameters())}
@@ -187,7 +188,7 @@ def test_improving_in_a_dream_moves_the_actor_alone(space: Any, goals: bool) -> 
 
 def test_no_dream_is_dreamt_where_none_is_wanted() -> None:
     learner = dreamer(World(spaces.Discrete(3), lambda x, action: x[..., 0]), improvement=0.0)
-    assert learner.dream(make_window()) is None
+    assert learner.behaviour.dream(make_window()) is None
 
 
 def test_in_a_goal_task_the_critic_takes_the_actors_dream_for_one_of_its_courses() -> None:
@@ -196,9 +197,9 @@ def test_in_a_goal_task_the_critic_takes_the_actors_dream_for_one_of_its_courses
         learner.agent.modules, world_model=Agent(learner.agent.config, BOXED).modules.world_model
     )
     window = window_of(learner, 0)
-    dream = learner.dream(window)
+    dream = learner.behaviour.dream(window)
     assert dream is not None
     free = replace(dream, energy=torch.full_like(dream.energy, -3.0))
-    assert learner.critic_update(window, free)["cost_to_go"] == pytest.approx(-3.0)
+    assert learner.behaviour.critic_update(window, free)["cost_to_go"] == pytest.approx(-3.0)
     dear = replace(dream, energy=torch.full_like(dream.energy, 1e3))
-    assert learner.critic_update(window, dear)["cost_to_go"] < 100
+    assert learner.behaviour.critic_update(window, dear)["cost_to_go"] < 100

@@ -213,7 +213,7 @@ def test_heads_of_drives_without_weight_are_trained() -> None:
     memory, learner = remembered(agent), Learner(agent, 1)
     critic, draws = agent.modules.critic, np.random.default_rng(0)
     for _ in range(40):
-        learner.critic_update(memory.sample(32, 6, draws))
+        learner.behaviour.critic_update(memory.sample(32, 6, draws))
     latent = agent.modules.perception(memory.sample(64, 1, draws).observation).detach()
     expected = critic.cost_to_go(latent)[:, 0].mean(0)
     assert expected[DRIVES.index("hunger")] > 0.5 and expected[DRIVES.index("hazard")] > 0.1

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent import learning
+from forethought.agent.behaviour import BehaviourLearner
 from forethought.agent.config import Saving
 from forethought.agent.errors import OutOfMemoryError, Stopped
 from forethought.agent.faults import is_out_of_memory, locked, statistics_kept, stop_requests
@@ -66,11 +67,19 @@ def test_nothing_is_decided_on_observations_that_are_not_finite(what: str) -> No
         next(interact(Broken(), random))
 
 
-def failing(name: str, after: int, harm: Callable[[Learner], None]) -> Callable[..., Any]:
-    """A learner's update that does harm before its so-many-th time."""
-    update, calls = getattr(Learner, name), [0]
+Learning = Learner | BehaviourLearner
 
-    def harmed(self: Learner, *arguments: Any, **named: Any) -> Any:
+
+def owner(name: str) -> type[Learning]:
+    """Whose update it is."""
+    return Learner if hasattr(Learner, name) else BehaviourLearner
+
+
+def failing(name: str, after: int, harm: Callable[[Any], None]) -> Callable[..., Any]:
+    """A learner's update that does harm before its so-many-th time."""
+    update, calls = getattr(owner(name), name), [0]
+
+    def harmed(self: Learning, *arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == after:
             harm(self)
@@ -79,13 +88,13 @@ def failing(name: str, after: int, harm: Callable[[Learner], None]) -> Callable[
     return harmed
 
 
-def poison(learner: Learner) -> None:
+def poison(learner: Learning) -> None:
     """A weight of perception becomes NaN."""
     with torch.no_grad():
         next(iter(learner.agent.modules.perception.parameters())).view(-1)[0] = torch.nan
 
 
-def poison_critic(learner: Learner) -> None:
+def poison_critic(learner: Learning) -> None:
     with torch.no_grad():
         next(iter(learner.agent.modules.critic.parameters())).view(-1)[0] = torch.inf
 
@@ -103,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_costs_nothing(
     whole = train(tiny(), tmp_path / "whole", ignore)
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, update, failing(update, after, harm))
+        patch.setattr(owner(update), update, failing(update, after, harm))
         with pytest.raises(FloatingPointError, match=match + ".*the checkpoint of unit [0-9]+ is kept") as error:
             train(SOON, folder, ignore)
     assert "\n" not in str(error.value)
@@ -143,14 +152,14 @@ def test_gradients_are_clipped_as_they_were() -> None:
     """Control of the naming: the step is the one of `clip_grad_norm_`."""
     agent, other = make_agent(), make_agent()
     window = make_window()
-    Learner(agent, 10).critic_update(window)
+    Learner(agent, 10).behaviour.critic_update(window)
     learner = Learner(other, 10)
-    loss, _ = learner._critic_loss(window, None)
+    loss, _ = learner.behaviour._critic_loss(window, None)
     parameters = list(other.modules.critic.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-    learner.critic_optimiser.step()
+    learner.behaviour.critic_optimiser.step()
     assert fingerprints(agent) == fingerprints(other)
 
 
@@ -189,10 +198,10 @@ def statistics(perception: Any) -> tuple[Any, Any, int]:
 
 
 def test_any_other_failure_leaves_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def bug(learner: Learner) -> None:
+    def bug(learner: Learning) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Learner, "actor_update", failing("actor_update", 2, bug))
+    monkeypatch.setattr(BehaviourLearner, "actor_update", failing("actor_update", 2, bug))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         train(SOON, tmp_path, ignore)
     assert json.loads((tmp_path / "crash" / "crash.json").read_text())["at"]["phase"] == "behaviour"
@@ -212,10 +221,10 @@ def test_any_other_failure_leaves_a_report_too(tmp_path: Path, monkeypatch: pyte
 def test_too_little_memory_names_the_setting_to_lower(
     update: str, error: BaseException, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def give_out(learner: Learner) -> None:
+    def give_out(learner: Learning) -> None:
         raise error
 
-    monkeypatch.setattr(Learner, update, failing(update, 2, give_out))
+    monkeypatch.setattr(owner(update), update, failing(update, 2, give_out))
     with pytest.raises(OutOfMemoryError, match=match):
         train(SOON, tmp_path, ignore)
     monkeypatch.undo()
@@ -240,7 +249,9 @@ def test_a_signal_waits_for_the_unit_to_end(
     whole = train(tiny(), tmp_path / "whole", ignore)
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "actor_update", failing("actor_update", 3, lambda _: signal.raise_signal(number)))
+        patch.setattr(
+            BehaviourLearner, "actor_update", failing("actor_update", 3, lambda _: signal.raise_signal(number))
+        )
         with pytest.raises(Stopped) as stopped:
             train(tiny(), folder, ignore)
     assert stopped.value.number == number

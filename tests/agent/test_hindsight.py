@@ -82,11 +82,13 @@ def test_an_update_learns_from_all_goals() -> None:
     agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, hindsight=4))
     learner = Learner(agent, 1)
     window = make_window()
-    plans = learner.short_plans(window)
+    plans = learner.behaviour.short_plans(window)
     assert plans is not None and plans.goal.shape[1] == 4
-    whole, _ = learner._goal_critic_loss(plans)
+    whole, _ = learner.behaviour._goal_critic_loss(plans)
     parts = [
-        learner._goal_critic_loss(replace(plans, goal=plans.goal[:, g : g + 1], energy=plans.energy[:, g : g + 1]))[0]
+        learner.behaviour._goal_critic_loss(
+            replace(plans, goal=plans.goal[:, g : g + 1], energy=plans.energy[:, g : g + 1])
+        )[0]
         for g in range(4)
     ]
     assert torch.allclose(whole, torch.stack(parts).mean(), rtol=1e-5)
@@ -98,11 +100,11 @@ def test_the_actor_imitates_short_plans() -> None:
     agent.config = replace(agent.config, behaviour=behaviour, schedule=replace(agent.config.schedule, reanalyse=0))
     learner = Learner(agent, 1)
     window = make_window(batch=16)
-    plans = learner.short_plans(window)
-    losses = [learner.actor_update(window, None, plans)["imitation"] for _ in range(60)]
+    plans = learner.behaviour.short_plans(window)
+    losses = [learner.behaviour.actor_update(window, None, plans)["imitation"] for _ in range(60)]
     assert losses[-1] < 0.9 * losses[0]
     shuffled = replace(plans, target=plans.target.roll(1, 0)) if plans is not None else None
-    assert learner.actor_update(window, None, shuffled)["imitation"] > losses[-1]
+    assert learner.behaviour.actor_update(window, None, shuffled)["imitation"] > losses[-1]
 
 
 def test_a_window_ends_with_its_first_episode_and_has_its_goals() -> None:
@@ -131,7 +133,7 @@ def test_an_expected_state_is_judged_as_the_true_one() -> None:
     agent = awake()
     agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, hindsight=2))
     learner, window = Learner(agent, 1), make_window(batch=8)
-    plans = learner.short_plans(window)
+    plans = learner.behaviour.short_plans(window)
     assert plans is not None
     ends = window_ends(agent.modules.perception, window, 2, learner.generator)
     with torch.no_grad():
@@ -141,13 +143,13 @@ def test_an_expected_state_is_judged_as_the_true_one() -> None:
     target = torch.linspace(1, 8, 8)[:, None].expand(8, 2)
     wrong = replace(wrong, energy=target)
     for _ in range(300):
-        learner.critic_update(window, None, wrong)
+        learner.behaviour.critic_update(window, None, wrong)
     said = agent.modules.critic.cost_to_go(wrong.state.latent[:, 1], wrong.goal)[..., 3]
     assert (said - target).abs().mean() < 0.5
 
 
 def test_a_reward_task_makes_no_short_plans() -> None:
-    assert Learner(make_agent(), 1).short_plans(make_window()) is None
+    assert Learner(make_agent(), 1).behaviour.short_plans(make_window()) is None
 
 
 def test_a_goal_that_is_passed_is_reached() -> None:

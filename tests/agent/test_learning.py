@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forethought.agent import learning
+from forethought.agent import behaviour
 from forethought.agent.criterion import Metrics
 from forethought.agent.descent import learning_rate_factor
 from forethought.agent.learning import Learner
@@ -32,8 +32,8 @@ from .small import certain, fingerprint, fingerprints, make_agent, make_window, 
 
 UPDATES: dict[str, tuple[Callable[[Learner, Window], Metrics], set[str]]] = {
     "world model": (Learner.world_model_update, {"perception", "world_model"}),
-    "critic": (Learner.critic_update, {"critic"}),
-    "actor": (Learner.actor_update, {"actor"}),
+    "critic": (lambda learner, window: learner.behaviour.critic_update(window), {"critic"}),
+    "actor": (lambda learner, window: learner.behaviour.actor_update(window), {"actor"}),
 }
 
 
@@ -43,11 +43,11 @@ def test_an_update_moves_its_own_parameters_and_no_others(name: str, goals: bool
     update, may_change = UPDATES[name]
     agent = make_agent(goals)
     learner = Learner(agent, 100)
-    before, target = fingerprints(agent), fingerprint(learner.target_critic)
+    before, target = fingerprints(agent), fingerprint(learner.behaviour.target_critic)
     assert update(learner, make_window())
     changed = {module for module, digest in fingerprints(agent).items() if digest != before[module]}
     assert changed == may_change
-    assert (fingerprint(learner.target_critic) != target) == (name == "critic")
+    assert (fingerprint(learner.behaviour.target_critic) != target) == (name == "critic")
     leaked = {
         module
         for module, network in agent.networks().items()
@@ -55,7 +55,7 @@ def test_an_update_moves_its_own_parameters_and_no_others(name: str, goals: bool
         if parameter.grad is not None
     }
     assert leaked == may_change  # no gradient waits in a module for the next step of another optimiser
-    assert all(parameter.grad is None for parameter in learner.target_critic.parameters())
+    assert all(parameter.grad is None for parameter in learner.behaviour.target_critic.parameters())
     assert not any(network.training for network in agent.networks().values())
 
 
@@ -65,8 +65,8 @@ def test_each_optimiser_holds_its_own_parameters_and_all_of_them() -> None:
     m = agent.modules
     owners = {
         learner.model_optimiser: [*m.perception.parameters(), *m.world_model.parameters()],
-        learner.critic_optimiser: [*m.critic.parameters()],
-        learner.actor_optimiser: [*m.actor.parameters()],
+        learner.behaviour.critic_optimiser: [*m.critic.parameters()],
+        learner.behaviour.actor_optimiser: [*m.actor.parameters()],
     }
     for optimiser, expected in owners.items():
         held = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -96,10 +96,12 @@ def test_the_world_model_update_reaches_every_part_of_perception_and_world_model
 def test_the_target_critic_follows_slowly() -> None:
     agent = make_agent()
     learner = Learner(agent, 100)
-    old = deepcopy(learner.target_critic)
-    learner.critic_update(make_window())
+    old = deepcopy(learner.behaviour.target_critic)
+    learner.behaviour.critic_update(make_window())
     rate = agent.config.critic.target_rate
-    rows = zip(old.parameters(), learner.target_critic.parameters(), agent.modules.critic.parameters(), strict=True)
+    rows = zip(
+        old.parameters(), learner.behaviour.target_critic.parameters(), agent.modules.critic.parameters(), strict=True
+    )
     for before, after, critic in rows:
         assert torch.allclose(after, before + rate * (critic - before), atol=1e-6)
 
@@ -178,7 +180,7 @@ def chain_learner(trace: float) -> Learner:
     agent = make_agent(discount=GAMMA)
     agent.config = replace(agent.config, critic=replace(agent.config.critic, trace=trace))
     learner = Learner(agent, 1)
-    learner.target_critic = PERFECT
+    learner.behaviour.target_critic = PERFECT
     return learner
 
 
@@ -190,7 +192,7 @@ def test_returns_of_remembered_chains_are_what_a_perfect_critic_says(trace: floa
     window = replace(
         make_window(batch=1, steps=8), reward=(positions[:-1] + 1.0)[None], terminated=ends[None], truncated=cut[None]
     )
-    target, mask = chain_learner(trace)._real_returns(positions[None, :, None].float(), window)
+    target, mask = chain_learner(trace).behaviour._real_returns(positions[None, :, None].float(), window)
     assert mask[0].tolist() == [1, 1, 1, 1, 1, 1, 0, 1]
     assert torch.allclose(target[0][mask[0] > 0], VALUES[positions[:-1]][mask[0] > 0], atol=1e-5)
 
@@ -219,7 +221,7 @@ def test_returns_of_imagined_chains_are_what_a_perfect_critic_says(trace: float)
     agent.modules = replace(agent.modules, world_model=Chain())  # type: ignore[arg-type]
     window = make_window(batch=3)
     window = replace(window, planned=torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, 5))
-    latent, target, mask = learner._along_plans(torch.tensor([[0.0], [2.0], [3.0]]), window)
+    latent, target, mask = learner.behaviour._along_plans(torch.tensor([[0.0], [2.0], [3.0]]), window)
     assert torch.equal(asked[0][:, 0], window.course)
     assert latent[:, :, 0].tolist() == [[0, 1, 2, 3], [2, 3, 4, 0], [3, 4, 0, 1]]
     assert torch.allclose(target, VALUES[latent[..., 0].long()], atol=1e-5)
@@ -240,7 +242,7 @@ def test_the_critic_learns_the_chain_by_its_own_updates() -> None:
         planned=torch.zeros_like(window.planned),
     )
     for _ in range(400):
-        learner.critic_update(window)
+        learner.behaviour.critic_update(window)
     with torch.no_grad():
         latent = agent.modules.perception(window.observation[0, :LENGTH])
         given = agent.modules.critic.cost_to_go(latent)
@@ -256,7 +258,7 @@ def test_the_goal_critic_learns_what_is_near(monkeypatch: pytest.MonkeyPatch) ->
     )  # latents of an untrained encoder are all far apart
     agent = make_agent(goals=True)
     learner = Learner(agent, 1)
-    losses = [learner.critic_update(make_window(seed % 4))["critic"] for seed in range(500)]
+    losses = [learner.behaviour.critic_update(make_window(seed % 4))["critic"] for seed in range(500)]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
     m = agent.modules
     draws = torch.Generator().manual_seed(9)
@@ -280,11 +282,11 @@ def test_the_goal_critic_learns_what_is_expected_and_not_what_is_feared(monkeypa
         asked.append(configuration.risk)
         return think(m, s, configuration, *rest)
 
-    monkeypatch.setattr(learning, "think", record)
+    monkeypatch.setattr(behaviour, "think", record)
     learner = Learner(agent, 1)
-    learner.critic_update(make_window())
+    learner.behaviour.critic_update(make_window())
     assert asked == []
-    learner.actor_update(make_window())
+    learner.behaviour.actor_update(make_window())
     assert asked == [0.5]
 
 
@@ -300,7 +302,7 @@ def test_the_actor_takes_each_plan_for_the_state_it_was_made_in() -> None:
     planned = (torch.rand(window.planned.shape, generator=torch.Generator().manual_seed(1)) < 0.7).float()
     target = torch.nn.functional.one_hot(best, 3).float() * planned[..., None]
     for _ in range(150):
-        metrics = learner.actor_update(replace(window, plan=target, planned=planned))
+        metrics = learner.behaviour.actor_update(replace(window, plan=target, planned=planned))
     assert metrics["imitation"] < 0.1
     m = agent.modules
     given = m.actor(m.perception.encode(window.observation), m.configurator("mode-1")).mode()
@@ -312,7 +314,7 @@ def test_without_a_plan_there_is_nothing_to_imitate() -> None:
     agent.config = replace(agent.config, schedule=replace(agent.config.schedule, reanalyse=0))
     before = fingerprints(agent)
     window = make_window()
-    assert Learner(agent, 1).actor_update(replace(window, planned=torch.zeros_like(window.planned))) == {}
+    assert Learner(agent, 1).behaviour.actor_update(replace(window, planned=torch.zeros_like(window.planned))) == {}
     assert fingerprints(agent) == before
 
 
@@ -365,9 +367,9 @@ def test_kept_latents_serve_every_update_as_perception_does() -> None:
         latent = two.agent.modules.perception(window.observation)
     rested = replace(window, latent=latent, observation=torch.empty(*latent.shape[:2], 0))
     for learner, seen in ((one, window), (two, rested)):
-        dream = learner.dream(seen)
-        learner.critic_update(seen, dream)
-        learner.actor_update(seen, dream)
+        dream = learner.behaviour.dream(seen)
+        learner.behaviour.critic_update(seen, dream)
+        learner.behaviour.actor_update(seen, dream)
     assert fingerprints(one.agent) == fingerprints(two.agent)
 
 
@@ -393,13 +395,13 @@ def test_a_learner_goes_on_with_its_own_draws(returns: float) -> None:
     window = replace(window, returns=torch.rand(*window.planned.shape, 3))
     for learner in learners:
         learner.world_model_update(window)
-        learner.actor_update(window, learner.dream(window))
-    learners[1].dream(window)  # draws of its own
+        learner.behaviour.actor_update(window, learner.behaviour.dream(window))
+    learners[1].behaviour.dream(window)  # draws of its own
     fresh = Learner(agents[1], 4)
     fresh.restore(learners[0].state())
     for learner in (learners[0], fresh):
         learner.world_model_update(window)
-        learner.actor_update(window, learner.dream(window))
+        learner.behaviour.actor_update(window, learner.behaviour.dream(window))
     assert fingerprints(agents[0]) == fingerprints(agents[1])
     for name, network in learners[0].networks().items():
         assert fingerprint(network) == fingerprint(fresh.networks()[name]), name

@@ -66,7 +66,7 @@ def other_critic(life: Life, shuffle: bool, monkeypatch: pytest.MonkeyPatch) -> 
         torch.manual_seed(1)
         agent.modules = replace(agent.modules, critic=Critic(config.critic, config.perception.latent).eval())
     learner, draws = Learner(agent, 1), np.random.default_rng(4)
-    real = learner._real_returns
+    real = learner.behaviour._real_returns
 
     def mixed(latent: Tensor, window: Any) -> tuple[Tensor, Tensor]:
         target, mask = real(latent, window)
@@ -74,9 +74,9 @@ def other_critic(life: Life, shuffle: bool, monkeypatch: pytest.MonkeyPatch) -> 
         return target.flatten(0, 1)[order].reshape(target.shape), mask
 
     if shuffle:
-        monkeypatch.setattr(learner, "_real_returns", mixed)
+        monkeypatch.setattr(learner.behaviour, "_real_returns", mixed)
     for _ in range(150):
-        learner.critic_update(life.trainer.memory.sample(32, 6, draws))
+        learner.behaviour.critic_update(life.trainer.memory.sample(32, 6, draws))
     return agent
 
 

@@ -40,7 +40,9 @@ def taught(trainer: Trainer, agent: Agent, shuffle: bool = False) -> None:
         state = agent.modules.perception.encode(window.observation[:, 0])
     draws = torch.Generator().manual_seed(0)
     lesson = plan_for(agent, state, None, draws)
-    distil(Learner(agent, 1), lesson.shuffled(draws) if shuffle else lesson, 250, 64, np.random.default_rng(0))
+    distil(
+        Learner(agent, 1).behaviour, lesson.shuffled(draws) if shuffle else lesson, 250, 64, np.random.default_rng(0)
+    )
 
 
 def mean_return(agent: Agent) -> float:
@@ -190,7 +192,7 @@ def test_plans_count_by_how_much_better_they_are_than_what_the_actor_does(advant
     target = torch.nn.functional.one_hot(said, 3).float()
     course = said[:, :1].expand(-1, 4)
     for _ in range(120):
-        learner.actor_update(replace(window, plan=target, course=course))
+        learner.behaviour.actor_update(replace(window, plan=target, course=course))
     policy = m.actor(m.perception.encode(window.observation[:, 0]), m.configurator("mode-1"))
     assert ((policy.mode() == best[:, 0]).float().mean() > 0.9) == advantage
 
@@ -204,7 +206,7 @@ def test_weights_of_advantage_are_those_of_energies() -> None:
         m.actor.net[-1].bias.copy_(torch.tensor([0.0, 50.0, 0.0]))  # always the middle one, which never pays
     latent = torch.tensor([[1.0], [1.0], [-1.0]]).expand(-1, 8)
     course = torch.tensor([[2, 2, 2, 2], [0, 0, 0, 0], [0, 1, 1, 1]])
-    weight = Learner(agent, 1)._advantage(State(latent), None, course)
+    weight = Learner(agent, 1).behaviour._advantage(State(latent), None, course)
     gain = torch.tensor([sum(0.9**t for t in range(1, 5)), 0.0, 0.9])
     assert torch.allclose(weight, gain / gain.mean(), atol=1e-4)
 

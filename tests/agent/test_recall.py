@@ -104,8 +104,8 @@ def test_recall_is_learned_with_the_world_model_alone() -> None:
     agent = wake(Agent(recalling(settings()), SEEK))
     learner, window = Learner(agent, 10), make_window()
     before = fingerprints(agent)
-    learner.critic_update(window)
-    learner.actor_update(window)
+    learner.behaviour.critic_update(window)
+    learner.behaviour.actor_update(window)
     assert fingerprints(agent)["perception"] == before["perception"]
     parts = agent.modules.perception.recall
     assert parts is not None

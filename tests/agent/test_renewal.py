@@ -59,7 +59,7 @@ class Anew:
             "memory": (memory.changes, len(memory)),
             "age": learner.age,
             "prediction": learner._prediction_weight(),
-            "spread": learner.spread,
+            "spread": learner.behaviour.spread,
         }
 
 
@@ -81,14 +81,17 @@ def test_all_networks_begin_anew_and_what_hangs_on_them_too(anew: Anew) -> None:
     agent, learner = anew.trainer.agent, anew.trainer.learner
     assert all(before["moments"]) and not any(after["moments"])
     assert before["spread"] != 1.0 == after["spread"]
-    assert learner.agent is agent and agent.modules.critic is not learner.target_critic
+    assert learner.agent is agent and agent.modules.critic is not learner.behaviour.target_critic
 
 
 def test_the_slow_copies_are_of_the_new_networks(anew: Anew) -> None:
     agent, learner = anew.trainer.agent, anew.trainer.learner
     fresh = type(agent)(replace(agent.config, seed=99), agent.spaces)
     learner.renew(fresh)
-    for slow, fast in ((learner.target_critic, fresh.modules.critic), (agent.modules.critic, fresh.modules.critic)):
+    for slow, fast in (
+        (learner.behaviour.target_critic, fresh.modules.critic),
+        (agent.modules.critic, fresh.modules.critic),
+    ):
         for one, other in zip(slow.parameters(), fast.parameters(), strict=True):
             assert torch.equal(one, other)
 

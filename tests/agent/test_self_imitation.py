@@ -48,8 +48,8 @@ def test_the_actor_comes_to_do_what_was_remembered_to_be_better(shuffled: bool) 
     learner = learner_of()
     for seed in range(150):
         window = lived(seed, shuffled)
-        learner.critic_update(replace(window, planned=torch.zeros_like(window.planned)))
-        learner.actor_update(window)
+        learner.behaviour.critic_update(replace(window, planned=torch.zeros_like(window.planned)))
+        learner.behaviour.actor_update(window)
     right = does_what_is_wanted(learner)
     assert right < 0.6 if shuffled else right > 0.9, right
 
@@ -68,7 +68,7 @@ def expecting(learner: Learner, cost: float) -> Learner:
 def test_only_what_was_better_than_expected_is_imitated(cost: float, moves: bool) -> None:
     learner = expecting(learner_of(), cost)
     before = fingerprint(learner.agent.modules.actor)
-    learner.actor_update(replace(lived(0), reward=torch.ones(40, 4)))
+    learner.behaviour.actor_update(replace(lived(0), reward=torch.ones(40, 4)))
     assert (fingerprint(learner.agent.modules.actor) != before) == moves
 
 
@@ -76,7 +76,7 @@ def test_where_time_ran_out_nothing_is_known_to_be_better() -> None:
     learner = expecting(learner_of(), 100.0)
     window = replace(lived(0), terminated=torch.zeros(40, 4), truncated=torch.ones(40, 4))
     before = fingerprint(learner.agent.modules.actor)
-    learner.actor_update(window)
+    learner.behaviour.actor_update(window)
     assert fingerprint(learner.agent.modules.actor) == before
 
 
@@ -84,8 +84,8 @@ def test_what_counts_is_what_came_in_the_end() -> None:
     """The first step of a walk whose reward comes at its end is imitated as much as γ² of it makes it better."""
     learner = expecting(learner_of(), 0.0)
     agent = learner.agent
-    learner.target_critic = SimpleNamespace(  # type: ignore[assignment]
-        cost_to_go=lambda latent, goal=None: torch.zeros(*latent.shape[:-1], len(learner.unit))
+    learner.behaviour.target_critic = SimpleNamespace(  # type: ignore[assignment]
+        cost_to_go=lambda latent, goal=None: torch.zeros(*latent.shape[:-1], len(learner.behaviour.unit))
     )
     agent.config = replace(agent.config, critic=replace(agent.config.critic, trace=1.0))
     end = torch.tensor([0.0, 0.0, 1.0, 0.0]).expand(40, 4)
@@ -96,7 +96,7 @@ def test_what_counts_is_what_came_in_the_end() -> None:
     gamma = agent.config.task.discount
     weights = torch.tensor([gamma**3, gamma**2, gamma, 0.0])
     expected = (weights * -policy.log_probability(window.action)).mean()
-    assert torch.allclose(learner._self_imitation(window), expected, rtol=1e-4)
+    assert torch.allclose(learner.behaviour._self_imitation(window), expected, rtol=1e-4)
 
 
 def test_a_goal_task_cannot_have_it() -> None:

@@ -187,16 +187,16 @@ def test_an_actor_taught_shuffled_plans_fails(life: Life, shuffled: bool) -> Non
     draws = torch.Generator().manual_seed(0)
     with exchanged(life.agent, actor=pupil) as agent:
         learner = Learner(agent, 1)
-        fresh = learner._fresh_plans
+        fresh = learner.behaviour._fresh_plans
 
         def plans(window: Any) -> Any:
             state, goal, target, course = fresh(window)
             return state, goal, target[torch.randperm(len(target), generator=draws)] if shuffled else target, course
 
-        learner._fresh_plans = plans  # type: ignore[method-assign]
+        learner.behaviour._fresh_plans = plans  # type: ignore[method-assign]
         memory, sampler = life.trainer.memory, np.random.default_rng(0)
         for _ in range(150):
-            learner.actor_update(memory.sample(32, 6, sampler))
+            learner.behaviour.actor_update(memory.sample(32, 6, sampler))
         score = life.score(play(agent, "mode-1"))
     teacher = life.score(play(life.agent, "mode-2"))
     assert score < 0.5 * teacher if shuffled else score >= 0.8 * teacher
@@ -423,7 +423,7 @@ def test_critic_and_actor_slow_down_in_the_final_updates_alone() -> None:
     agent, env = prepare(tiny())
     trainer = Trainer(agent, env, lambda *_: None)
     rates: list[tuple[float, float]] = []
-    optimisers = trainer.learner.critic_optimiser, trainer.learner.actor_optimiser
+    optimisers = trainer.learner.behaviour.critic_optimiser, trainer.learner.behaviour.actor_optimiser
     behave = trainer._behave
 
     def watched() -> Any:

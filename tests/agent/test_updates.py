@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forethought.agent.agent import Agent
+from forethought.agent.behaviour import BehaviourLearner
 from forethought.agent.config import WorldModelLoss
 from forethought.agent.health import encode, vitals
 from forethought.agent.learning import Learner
@@ -47,7 +48,7 @@ class Life:
     def hashes(self) -> dict[str, str]:
         """Of every module, of the critic's slow copy, and of what must never change at all."""
         configurator = hashlib.sha256(repr(self.agent.modules.configurator).encode()).hexdigest()
-        slow = {"target critic": fingerprint(self.learner.target_critic)}
+        slow = {"target critic": fingerprint(self.learner.behaviour.target_critic)}
         return fingerprints(self.agent) | slow | {"intrinsic cost": nature(), "configurator": configurator}
 
     def rested(self) -> Window:
@@ -60,10 +61,10 @@ class Life:
         return {"observation": seen, "desired_goal": goal} if self.agent.spaces.goals else seen
 
 
-def set_behaviour(life: Life, **behaviour: Any) -> Learner:
+def set_behaviour(life: Life, **behaviour: Any) -> BehaviourLearner:
     config = life.agent.config
     life.agent.config = replace(config, behaviour=replace(config.behaviour, **behaviour))
-    return life.learner
+    return life.learner.behaviour
 
 
 def world_model(life: Life) -> None:
@@ -75,11 +76,11 @@ def predictor_with_perception_at_rest(life: Life) -> None:
 
 
 def critic(life: Life) -> None:
-    life.learner.critic_update(life.window)
+    life.learner.behaviour.critic_update(life.window)
 
 
 def critic_with_perception_at_rest(life: Life) -> None:
-    life.learner.critic_update(life.rested())
+    life.learner.behaviour.critic_update(life.rested())
 
 
 def critic_in_a_dream(life: Life) -> None:
@@ -121,7 +122,7 @@ def another_policy(life: Life) -> None:
     other = with_policy(life.agent, life.agent.config.task, seed=3)
     before = fingerprint(other.modules.actor)
     learner = Learner(other, 1)
-    learner.actor_update(life.window)
+    learner.behaviour.actor_update(life.window)
     assert fingerprint(other.modules.actor) != before
 
 
@@ -222,11 +223,11 @@ def test_a_leak_is_noticed() -> None:
 
     def leaking(life: Life) -> None:
         parameters = [(f"perception.{n}", p) for n, p in life.agent.modules.perception.named_parameters()]
-        life.learner.actor_optimiser.add_param_group({"params": parameters})
+        life.learner.behaviour.actor_optimiser.add_param_group({"params": parameters})
         with torch.no_grad():
             for _, parameter in parameters:
                 parameter.grad = torch.ones_like(parameter)
-        life.learner.actor_optimiser.step()
+        life.learner.behaviour.actor_optimiser.step()
 
     assert "perception" in changed_by(begin(), leaking)
 

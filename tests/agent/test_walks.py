@@ -79,7 +79,7 @@ def test_the_expectile_says_how_much_the_better_walks_count(expectile: float, lo
     optimiser = torch.optim.Adam(critic.parameters(), 3e-3)
     for _ in range(200):
         optimiser.zero_grad()
-        learner._walk_loss(walked).backward()
+        learner.behaviour._walk_loss(walked).backward()
         optimiser.step()
     said = float(critic.cost_to_go(state.latent, goal[:, 0]).detach()[0, DRIVES.index("goal")])
     assert low < said < high
@@ -89,11 +89,13 @@ def test_walks_move_the_critic_and_nothing_else() -> None:
     agent = make_agent(goals=True)
     agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, walks=1.0, hindsight=G))
     learner, window = Learner(agent, 1), remembered([4] * B)
-    assert learner.walks(window).goal.shape == (B, G, 8)
+    assert learner.behaviour.walks(window).goal.shape == (B, G, 8)
     before = {name: [p.clone() for p in net.parameters()] for name, net in agent.networks().items()}
-    plans = learner.short_plans(window)
-    alone = learner.critic_update(window, None, plans)
-    assert "walks" not in alone and "walks" in learner.critic_update(window, None, plans, learner.walks(window))
+    plans = learner.behaviour.short_plans(window)
+    alone = learner.behaviour.critic_update(window, None, plans)
+    assert "walks" not in alone and "walks" in learner.behaviour.critic_update(
+        window, None, plans, learner.behaviour.walks(window)
+    )
     for name, network in agent.networks().items():
         changed = any(not torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True))
         assert changed == (name == "critic"), name
@@ -104,15 +106,19 @@ def test_the_goal_that_was_asked_for_counts_as_much_as_all_that_were_seen(goals:
     agent = make_agent(goals=True)
     agent.config = replace(agent.config, behaviour=BehaviourLoss(hindsight=G, goals=goals, expectile=0.5))
     learner, window = Learner(agent, 1), remembered([4] * B)
-    plans, walked = learner.short_plans(window), learner.walks(window)
+    plans, walked = learner.behaviour.short_plans(window), learner.behaviour.walks(window)
     assert plans is not None
     plans = replace(plans, gain=torch.ones_like(plans.gain))
 
     def losses(at: slice) -> list[float]:
         some = {name: getattr(plans, name)[:, at] for name in ("goal", "energy", "target", "gain")}
         walk = replace(walked, goal=walked.goal[:, at], energy=walked.energy[:, at])
-        imitation = learner._short_imitation(replace(plans, **some))[0][2]
-        found = (learner._goal_critic_loss(replace(plans, **some))[0], learner._walk_loss(walk), imitation)
+        imitation = learner.behaviour._short_imitation(replace(plans, **some))[0][2]
+        found = (
+            learner.behaviour._goal_critic_loss(replace(plans, **some))[0],
+            learner.behaviour._walk_loss(walk),
+            imitation,
+        )
         return [float(loss.detach()) for loss in found]
 
     alone = [losses(slice(g, g + 1)) for g in range(G)]
@@ -125,9 +131,9 @@ def test_the_goal_that_was_asked_for_counts_as_much_as_all_that_were_seen(goals:
 def test_windows_that_end_at_once_teach_nothing() -> None:
     agent = make_agent(goals=True)
     learner, window = Learner(agent, 1), remembered([0] * B)
-    walked = learner.walks(window)
+    walked = learner.behaviour.walks(window)
     assert not len(walked.energy)
-    assert "walks" not in learner.critic_update(remembered([4] * B), None, None, walked)
+    assert "walks" not in learner.behaviour.critic_update(remembered([4] * B), None, None, walked)
 
 
 @pytest.mark.parametrize(

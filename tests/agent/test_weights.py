@@ -63,9 +63,9 @@ def universal(point_trainer: Trainer) -> Agent:
     learner, draws = Learner(agent, 1), np.random.default_rng(0)
     for _ in range(300):
         window = point_trainer.memory.sample(24, 4, draws)
-        dream = learner.dream(window)
-        learner.critic_update(window, dream)
-        learner.actor_update(window, dream)
+        dream = learner.behaviour.dream(window)
+        learner.behaviour.critic_update(window, dream)
+        learner.behaviour.actor_update(window, dream)
     return agent
 
 
@@ -121,8 +121,8 @@ def test_weights_are_drawn_over_what_the_world_serves() -> None:
         (Agent(wanting(settings()), SEEK), {"pleasure", "ending"}),  # choosing takes no effort
     ):
         learner, again = Learner(agent, 1), Learner(agent, 1)
-        drawn = torch.stack([learner.any_weights() for _ in range(300)])
-        assert torch.equal(drawn[:3], torch.stack([again.any_weights() for _ in range(3)]))
+        drawn = torch.stack([learner.behaviour.any_weights() for _ in range(300)])
+        assert torch.equal(drawn[:3], torch.stack([again.behaviour.any_weights() for _ in range(3)]))
         assert torch.allclose(drawn.sum(-1), torch.ones(300)) and (drawn >= 0).all()
         reached = {name for name, most in zip(DRIVES, drawn.amax(0).tolist(), strict=True) if most > 0}
         assert reached == served
