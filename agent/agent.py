@@ -68,8 +68,8 @@ def build_networks(
         latent, seen = perception.width, config.perception.latent
         told = slice(seen, seen + spaces.context) if spaces.context else slice(0)
         world_model = WorldModel(config.world_model, latent, actions, perception.grid, sensors, told)
-        critic = Critic(config.critic, latent, goals=goals, grid=perception.grid, heads=heads)
-        actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)
+        critic = Critic(config.critic, latent, goals=goals, grid=perception.searched, heads=heads)
+        actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.searched)
     return perception, world_model, critic, actor
 
 

@@ -51,7 +51,7 @@ def with_policy(agent: Agent, task: Task, seed: int) -> Agent:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actor = Actor(
-            config.actor, config.perception.latent, m.world_model.actions, goals=task.goals, grid=m.perception.grid
+            config.actor, config.perception.latent, m.world_model.actions, goals=task.goals, grid=m.perception.searched
         )
     other = copy.copy(agent)
     other.config = replace(config, task=task, seed=seed)

@@ -252,7 +252,7 @@ def _check_recall(config: RunConfig) -> None:
         "model_loss.shift": loss.shift,
         "model_loss.colour": loss.colour,
         "model_loss.regulariser ema": loss.regulariser == "ema",
-        "perception.latents map": config.perception.latents == "map",
+        f"perception.latents {config.perception.latents}": config.perception.latents != "vector",
     }
     for name, set_ in conflicts.items():
         if set_:

@@ -41,7 +41,7 @@ class Critic(nn.Module):
         config: Settings.
         latent: Width D of the latent.
         goals: Whether costs are those on the way to a goal.
-        grid: Height and width of the map that a latent is; None where it is a vector.
+        grid: Height and width of the map that a latent is, to look for things in; None where it is read whole.
         heads: How many drives have a head, the first of `DRIVES`; of the others nothing is expected.
     """
 

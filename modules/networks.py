@@ -52,7 +52,7 @@ class Reader(nn.Module):
     Args:
         latent: Width D of the latent.
         goals: Whether there is a goal to be seen beside it.
-        grid: Height and width of the map that a latent is; None where it is a vector.
+        grid: Height and width of the map that a latent is, to look for things in; None where it is read whole.
     """
 
     def __init__(self, latent: int, goals: bool, grid: tuple[int, int] | None) -> None:

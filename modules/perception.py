@@ -28,9 +28,10 @@ class PerceptionConfig:
     observations."""
     latent: int = 128
     """Width D of the latent state."""
-    latents: Literal["vector", "map"] = "vector"
+    latents: Literal["vector", "map", "screen"] = "vector"
     """vector: every number may say anything about the picture; map (pixels): numbers belong to places, D is a multiple
-    of the places (64 for pictures of 64×64)."""
+    of the places (64 for pictures of 64×64), and actor and critic look for things wherever they are; screen: the same,
+    but where on the screen a thing is counts, and they read every place in its own right."""
     history: int = 1
     """Observations that are stacked into one percept, so that velocity can be seen."""
     width: int = 32
@@ -93,11 +94,11 @@ class Perception(nn.Module):
                 f"a context of {context} numbers in observations of shape {shape}; expected longer vectors or "
                 "pictures of more planes"
             )
-        if context and config.latents == "map":
+        if context and config.latents != "vector":
             raise ValueError("a context has no place on a map; set perception.latents to vector")
         self.trunk, features = _trunk(config, (*shape[:-1], shape[-1] - context))
         self.modulation = silent(context, 2 * features[0]) if context else None
-        self.grid = self._grid(features) if config.latents == "map" else None
+        self.grid = self._grid(features) if config.latents != "vector" else None
         self.project: nn.Linear | nn.Conv2d
         self.normalise: nn.BatchNorm1d | nn.BatchNorm2d
         if self.grid is None:
@@ -116,7 +117,7 @@ class Perception(nn.Module):
     def _grid(self, features: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the map that the latent is, from the trunk's features ``(C, h, w)``."""
         if len(features) != 3:
-            raise ValueError("latents map needs pixels; vector observations have no places")
+            raise ValueError(f"latents {self.config.latents} needs pixels; vector observations have no places")
         places = features[1] * features[2]
         if self.config.latent % places:
             raise ValueError(
@@ -124,6 +125,11 @@ class Perception(nn.Module):
                 f"multiple of {places}"
             )
         return features[1], features[2]
+
+    @property
+    def searched(self) -> tuple[int, int] | None:
+        """The grid, where actor and critic look for things wherever they are; None where they read latents whole."""
+        return self.grid if self.config.latents == "map" else None
 
     def fit_inputs(self, observations: Tensor) -> None:
         """Set the input normalisation of vector observations ``[N, F]`` from data, once; pixels need none."""

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 
 from .networks import silent
 
+_CHANNELS = 32
+"""Of a screen."""
+
 Carry = tuple[Tensor, ...]
 """What a roll-out remembers: tensors ``[..., *]``, the present latents ``[..., D]`` first."""
 
@@ -93,7 +96,40 @@ class ConvPredictor(nn.Module):
         seen = self.look(latent.reshape(-1, *self.shape))
         features = F.silu(self.mix(F.silu(seen * (1 + scale) + shift)))
         change = self.delta(features).reshape(latent.shape)
-        return (latent + change,), features.mean((-2, -1)).reshape(*lead, features.shape[1])
+        read = self.read(features)
+        return (latent + change,), read.reshape(*lead, read.shape[-1])
+
+    def read(self, found: Tensor) -> Tensor:
+        """What the heads are told ``[N, H]`` of what was found on the map ``[N, H, h, w]``."""
+        return found.mean((-2, -1))
+
+
+class ScreenPredictor(ConvPredictor):
+    """s' = s + Δ(s, a) for latents that are a map of a screen: what happens depends on what is near, and what it means
+    on where.
+
+    Places change as those of `ConvPredictor` do, in 32 channels. But a screen is not alike everywhere: what touches the
+    player counts, and the player has its place. So the heads read every place in its own right.
+
+    Args:
+        latent: D = C·h·w.
+        actions: Width of an encoded action.
+        hidden: Features H for the heads.
+        grid: Height and width h, w of the map.
+
+    Raises:
+        ValueError: The latent is no whole number of channels.
+    """
+
+    def __init__(self, latent: int, actions: int, hidden: int, grid: tuple[int, int]) -> None:
+        super().__init__(latent, actions, _CHANNELS, grid)
+        self.thin = nn.Conv2d(_CHANNELS, _CHANNELS // 2, 1)
+        places = _CHANNELS // 2 * grid[0] * grid[1]
+        self.summary = nn.Sequential(nn.Linear(places, hidden), nn.LayerNorm(hidden), nn.SiLU())
+
+    def read(self, found: Tensor) -> Tensor:
+        """What the heads are told ``[N, H]`` of what was found on the map ``[N, 32, h, w]``."""
+        return self.summary(F.silu(self.thin(found)).flatten(1))  # type: ignore[no-any-return]
 
 
 class MapInverse(nn.Module):
@@ -230,7 +266,7 @@ class _Block(nn.Module):
         return token + dense_gate * self.dense(_modulate(token, dense_shift, dense_scale)), memory
 
 
-Member = MLPPredictor | ConvPredictor | GRUPredictor | TransformerPredictor
+Member = MLPPredictor | ConvPredictor | ScreenPredictor | GRUPredictor | TransformerPredictor
 """A predictor that is no ensemble."""
 
 

@@ -22,12 +22,13 @@ from .predictors import (
     Member,
     MLPPredictor,
     Predictor,
+    ScreenPredictor,
     TransformerPredictor,
 )
 from .two_hot import TwoHot
 from .types import State, Trajectory
 
-PredictorName = Literal["mlp", "conv", "gru", "transformer"]
+PredictorName = Literal["mlp", "conv", "screen", "gru", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class WorldModelConfig:
     """Settings of the world model."""
 
     predictor: PredictorName = "mlp"
-    """mlp: from the last state alone, fastest; conv: the same for latents that are a map (perception.latents map); gru
-    and transformer: from the roll-out so far."""
+    """mlp: from the last state alone, fastest; conv: the same for latents that are a map (perception.latents map);
+    screen: for a map whose places mean different things (perception.latents screen); gru and transformer: from the
+    roll-out so far."""
     hidden: int = 256
-    """Hidden units of the predictor; channels of conv, which wants fewer (32)."""
+    """Hidden units of the predictor; of screen, features for the heads; channels of conv, which wants fewer (32)."""
     members: int = 1
     """Predictors in an ensemble, which differ in their initial weights; each costs as much as one alone."""
     layers: int = 2
@@ -325,10 +327,13 @@ def _predictor(config: WorldModelConfig, latent: int, actions: int, grid: tuple[
     match config.predictor:
         case "mlp":
             return MLPPredictor(latent, actions, config.hidden)
-        case "conv":
+        case "conv" | "screen":
+            kind, latents = (ConvPredictor, "map") if config.predictor == "conv" else (ScreenPredictor, "screen")
             if grid is None:
-                raise ValueError("predictor conv needs latents that are a map; set perception.latents to map")
-            return ConvPredictor(latent, actions, config.hidden, grid)
+                raise ValueError(
+                    f"predictor {config.predictor} needs latents that are a map; set perception.latents to {latents}"
+                )
+            return kind(latent, actions, config.hidden, grid)
         case "gru":
             return GRUPredictor(latent, actions, config.hidden)
         case "transformer":

@@ -229,6 +229,11 @@ MUTATIONS = (
     Mutation("modules/storage.py", "if claimed not in {None, _digest(header, data)}:", "if False:",
              "modules/test_storage.py::test_changed_weights_are_refused_by_their_checksum"),
     # ---- context
+    Mutation("modules/predictors.py", "F.silu(self.thin(found)).flatten(1)",
+             "F.silu(self.thin(found)).mean((-2, -1), keepdim=True).expand_as(self.thin(found)).flatten(1)",
+             "modules/test_maps.py::test_heads_of_a_screen_know_where_and_those_of_a_map_do_not"),
+    Mutation("modules/perception.py", 'return self.grid if self.config.latents == "map" else None', "return self.grid",
+             "modules/test_maps.py::test_of_a_screen_actor_and_critic_read_every_place"),
     Mutation("modules/perception.py", "features = features * (1 + scale) + shift", "features = features + 0 * scale",
              "agent/test_context.py::test_predictions_depend_on_the_context_and_keep_it"),
     Mutation("modules/world_model.py", "kept = carry[0][..., self.context]", "kept = latent[..., self.context]",

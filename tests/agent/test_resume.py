@@ -46,7 +46,10 @@ def small(id: str) -> RunConfig:
     base, short = preset(id), tiny()
     schedule = replace(short.schedule, prefill=96, round_steps=24, mode_1_rounds=2, capacity=200)
     pixels = base.perception.encoder != "mlp"
-    latent = 64 if base.perception.latents == "map" else 8
+    if id.startswith("procgen"):  # of a screen, with as many channels as there is room for
+        base = replace(base, perception=replace(base.perception, latents="screen"))
+        base = replace(base, world_model=replace(base.world_model, predictor="screen"))
+    latent = 8 if base.perception.latents == "vector" else 64
     return replace(
         base,
         env=replace(base.env, num_envs=4, train_levels=20, train_steps=9 if id == "DotWall" else None),

@@ -11,7 +11,7 @@ from forethought.modules.actor import Actor, ActorConfig, SquashedGaussianPolicy
 from forethought.modules.critic import Critic, CriticConfig
 from forethought.modules.networks import MapReader, Reader
 from forethought.modules.perception import Perception, PerceptionConfig
-from forethought.modules.predictors import ConvPredictor, MapInverse
+from forethought.modules.predictors import ConvPredictor, MapInverse, ScreenPredictor
 from forethought.modules.types import Configuration, State, drive_weights
 from forethought.modules.world_model import WorldModel, WorldModelConfig
 from gymnasium import spaces
@@ -33,14 +33,18 @@ def spot(row: int, column: int, value: float = 1.0) -> Tensor:
     return latent.flatten()
 
 
-def predictor() -> ConvPredictor:
+def predictor(kind: type[ConvPredictor] = ConvPredictor) -> ConvPredictor:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ConvPredictor(LATENT, 2, 8, GRID)
+        return kind(LATENT, 2, 8, GRID)
 
 
-def test_what_happens_does_not_depend_on_where_and_only_on_what_is_near() -> None:
-    conv, action = predictor(), torch.tensor([[0.5, -0.2]])
+each_kind = pytest.mark.parametrize("kind", [ConvPredictor, ScreenPredictor])
+
+
+@each_kind
+def test_what_happens_does_not_depend_on_where_and_only_on_what_is_near(kind: type[ConvPredictor]) -> None:
+    conv, action = predictor(kind), torch.tensor([[0.5, -0.2]])
 
     def change(latent: Tensor) -> Tensor:
         with torch.no_grad():
@@ -54,11 +58,48 @@ def test_what_happens_does_not_depend_on_where_and_only_on_what_is_near() -> Non
     assert reached[:, 4:].abs().max() < 1e-6 and reached[:, :, 4:].abs().max() < 1e-6  # three convolutions: 3 places
 
 
-def test_actions_matter_everywhere() -> None:
-    conv, latent = predictor(), torch.randn(1, LATENT, generator=generator())
+@each_kind
+def test_actions_matter_everywhere(kind: type[ConvPredictor]) -> None:
+    conv, latent = predictor(kind), torch.randn(1, LATENT, generator=generator())
     with torch.no_grad():
         left, right = (conv((latent,), torch.tensor([[a, 0.0]]))[0][0] for a in (-1.0, 1.0))
     assert ((left - right).reshape(CHANNELS, -1).abs().amax(0) > 1e-4).all()
+
+
+def told_apart(kind: type[ConvPredictor]) -> float:
+    """Share of places in rows that were not shown of which a head says rightly in which half of the screen they are;
+    all are far from the edges, where even a mean over the map knows."""
+    told, action = predictor(kind), torch.zeros(1, 2)
+    head = torch.nn.Linear(8, 1)
+    places = [(row, column) for row in range(3, 8) for column in range(3, 9)]
+    maps = torch.stack([spot(row, column, 3.0) for row, column in places])
+    left = torch.tensor([float(column < GRID[1] // 2) for _, column in places])
+    shown = torch.tensor([row % 2 == 1 for row, _ in places])
+    optimiser = torch.optim.Adam([*told.parameters(), *head.parameters()], 3e-3)
+
+    def said(some: Tensor) -> Tensor:
+        return head(told((some,), action.expand(len(some), -1))[1])[:, 0]  # type: ignore[no-any-return]
+
+    for _ in range(150):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(said(maps[shown]), left[shown])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    with torch.no_grad():
+        return float(((said(maps[~shown]) > 0) == (left[~shown] > 0)).float().mean())
+
+
+def test_heads_of_a_screen_know_where_and_those_of_a_map_do_not() -> None:
+    assert told_apart(ScreenPredictor) > 0.9
+    assert told_apart(ConvPredictor) < 0.6
+
+
+def test_of_a_screen_actor_and_critic_read_every_place() -> None:
+    config = PerceptionConfig("cnn", latent=128, latents="screen", width=16, stride=4)
+    screen = Perception(config, (64, 64, 3))
+    assert screen.grid == (8, 8) and screen.searched is None
+    assert Perception(replace(config, latents="map"), (64, 64, 3)).searched == (8, 8)
+    assert Perception(replace(config, latents="vector"), (64, 64, 3)).searched is None
 
 
 def test_a_map_that_does_not_fit_is_refused() -> None:
@@ -66,6 +107,8 @@ def test_a_map_that_does_not_fit_is_refused() -> None:
         ConvPredictor(10, 2, 8, (3, 3))
     with pytest.raises(ValueError, match="predictor conv needs latents that are a map"):
         WorldModel(WorldModelConfig("conv"), 18, ActionEncoder(BOX))
+    with pytest.raises(ValueError, match=r"predictor screen needs .* set perception.latents to screen"):
+        WorldModel(WorldModelConfig("screen"), 18, ActionEncoder(BOX))
     with pytest.raises(ValueError, match="a map of 8×8 places needs a multiple of 64"):
         Perception(PerceptionConfig("cnn", latent=100, latents="map"), (64, 64, 3))
     with pytest.raises(ValueError, match="vector observations have no places"):

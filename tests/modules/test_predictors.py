@@ -12,6 +12,7 @@ from forethought.modules.predictors import (
     Ensemble,
     GRUPredictor,
     MLPPredictor,
+    ScreenPredictor,
     TransformerPredictor,
 )
 from forethought.modules.types import State
@@ -22,15 +23,16 @@ from torch import Tensor, nn
 LATENT, WIDTH, HIDDEN, CONTEXT = 3, 2, 16, 3
 BOX = spaces.Box(-1.0, 1.0, (WIDTH,))
 GRID = (1, LATENT)
-NAMES: list[PredictorName] = ["mlp", "conv", "gru", "transformer"]
+NAMES: list[PredictorName] = ["mlp", "conv", "screen", "gru", "transformer"]
 KINDS = [(name, members) for name in NAMES for members in (1, 3)]
 each_kind = pytest.mark.parametrize(("name", "members"), KINDS, ids=[f"{n} x{e}" for n, e in KINDS])
 each_name = pytest.mark.parametrize("name", NAMES)
 
-Single = MLPPredictor | ConvPredictor | GRUPredictor | TransformerPredictor
+Single = MLPPredictor | ConvPredictor | ScreenPredictor | GRUPredictor | TransformerPredictor
 MAKE: dict[str, Callable[[], Single]] = {
     "mlp": lambda: MLPPredictor(LATENT, WIDTH, HIDDEN),
     "conv": lambda: ConvPredictor(LATENT, WIDTH, HIDDEN, GRID),
+    "screen": lambda: ScreenPredictor(LATENT, WIDTH, HIDDEN, GRID),
     "gru": lambda: GRUPredictor(LATENT, WIDTH, HIDDEN),
     "transformer": lambda: TransformerPredictor(LATENT, WIDTH, HIDDEN, layers=2, heads=2, context=CONTEXT),
 }
@@ -170,7 +172,9 @@ def test_what_is_done_later_changes_nothing_before(name: PredictorName, members:
     assert (first[:, :, 4:] - second[:, :, 4:]).abs().amax(-1).min() > 1e-4
 
 
-@pytest.mark.parametrize(("name", "reach"), [("mlp", 1), ("conv", 1), ("gru", 6), ("transformer", CONTEXT)])
+@pytest.mark.parametrize(
+    ("name", "reach"), [("mlp", 1), ("conv", 1), ("screen", 1), ("gru", 6), ("transformer", CONTEXT)]
+)
 def test_the_past_reaches_as_far_as_it_should(name: str, reach: int) -> None:
     """With latents that are given, step t looks back on the last one, on all, or on those within the context."""
     with torch.random.fork_rng():
@@ -314,9 +318,14 @@ def test_gradients_reach_every_action_the_start_and_every_parameter(name: Predic
     imagined = model.rollout(State(start), action)
     last = imagined.latent[:, :, -1].square().sum()
     parameters = dict(model.predictor.named_parameters())
-    to_start, to_action, *others = torch.autograd.grad(last, (start, action, *parameters.values()))
+    to_start, to_action = torch.autograd.grad(last, (start, action), retain_graph=True)
     assert to_start.abs().min() > 0 and to_action.abs().amax(-1).min() > 0
-    for parameter, gradient in zip(parameters, others, strict=True):
+    assert imagined.interoception is not None
+    heads = [key for key in parameters if "thin." in key or "summary." in key]  # asked by the heads alone
+    assert (name == "screen") == bool(heads)
+    for parameter, value in parameters.items():
+        asked = imagined.interoception.sum() if parameter in heads else last
+        (gradient,) = torch.autograd.grad(asked, value, retain_graph=True)
         per_member = gradient.reshape(members, -1).abs().amax(-1)
         assert per_member.min() > 0, parameter
 
@@ -380,7 +389,9 @@ def errors(model: WorldModel, path: Tensor, action: Tensor) -> Tensor:
     return (latent - path).square().mean((0, 2))[1:]
 
 
-@pytest.mark.parametrize(("name", "members"), [("mlp", 1), ("conv", 1), ("gru", 1), ("transformer", 1), ("mlp", 3)])
+@pytest.mark.parametrize(
+    ("name", "members"), [("mlp", 1), ("conv", 1), ("screen", 1), ("gru", 1), ("transformer", 1), ("mlp", 3)]
+)
 def test_known_dynamics_are_learnt(name: PredictorName, members: int) -> None:
     model = taught(name, 0.0, members)
     path, action = walk(1000, 10**6, 0.0)
