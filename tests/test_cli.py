@@ -394,7 +394,7 @@ def test_there_are_settings_for_a_gpu(capsys: pytest.CaptureFixture[str]) -> Non
         "--model-loss.batch=4", "--behaviour.batch=2", "--behaviour.steps=4", "--schedule.prefill=640", "--device=cpu",
         "--schedule.prefill-updates=2", "--schedule.rounds=1", "--schedule.round-steps=64", "--perception.width=4",
         "--schedule.round-updates=2", "--schedule.final-behaviour-updates=1", "--schedule.capacity=1000", "--run=gpu",
-        "--schedule.renewal=None",
+        "--schedule.renewal=None", "--schedule.prefill-behaviour=2",
     ]  # fmt: skip
     assert main(["train", "procgen:coinrun", "--gpu", *few]) == 0
     told = json.loads(Path("gpu/config.json").read_text())["config"]
