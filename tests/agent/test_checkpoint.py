@@ -157,8 +157,9 @@ def test_a_run_goes_on_with_the_weights_averages_and_memory_it_had(
     assert (second.memory.cursor, second.memory.filled) == (first.memory.cursor, first.memory.filled)
     for name, array in first.memory.data.items():
         assert np.array_equal(array, second.memory.data[name]), name
-    for name in ("model_optimiser", "critic_optimiser", "actor_optimiser"):
-        one, two = (getattr(trainer.learner, name).state_dict()["state"] for trainer in (first, second))
+    assert list(first.learner.optimisers()) == ["model", "critic", "actor"]
+    for name in first.learner.optimisers():
+        one, two = (trainer.learner.optimisers()[name].state_dict()["state"] for trainer in (first, second))
         assert one.keys() == two.keys() and len(one) > 0
         for index, part in one.items():
             assert all(torch.equal(value, two[index][key]) for key, value in part.items())
