@@ -125,9 +125,8 @@ def _joined(one: Hold, two: Hold) -> Entry:
         felt = _across(one.rewards, two.rewards, offset)
         ends, cuts = _across(one.terminated, two.terminated, offset), _across(one.truncated, two.truncated, offset)
         ended = ends | cuts
-        first: NDArray[np.bool_] = (
-            np.cumsum(ended, axis=0) - ended == 0
-        )  # what follows an end belongs to the next episode
+        # what follows an end belongs to the next episode
+        first: NDArray[np.bool_] = np.cumsum(ended, axis=0) - ended == 0
         rewards.append((felt * first).sum(0) if offset else one.reward)
         terminated.append((ends & first).any(0))
         truncated.append((cuts & first).any(0))

@@ -229,6 +229,9 @@ MUTATIONS = (
     Mutation("modules/storage.py", "if claimed not in {None, _digest(header, data)}:", "if False:",
              "modules/test_storage.py::test_changed_weights_are_refused_by_their_checksum"),
     # ---- context
+    Mutation("agent/agent.py", "actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.searched)",
+             "actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)",
+             "agent/test_screens.py::test_actor_critic_and_further_policies_read_every_place_of_a_screen"),
     Mutation("modules/predictors.py", "F.silu(self.thin(found)).flatten(1)",
              "F.silu(self.thin(found)).mean((-2, -1), keepdim=True).expand_as(self.thin(found)).flatten(1)",
              "modules/test_maps.py::test_heads_of_a_screen_know_where_and_those_of_a_map_do_not"),
