@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,12 +51,14 @@ class Browser:
     def __init__(self, program: str) -> None:
         (read, self._write), (self._read, write) = os.pipe(), os.pipe()
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (read, write)]  # the browser wants 3 and 4
-        self.home = tempfile.TemporaryDirectory()
+        self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # a dying helper may still write there
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe",
                    "--no-zygote", "--disable-dev-shm-usage", f"--user-data-dir={self.home.name}"]  # fmt: skip
         options += os.environ.get("FORETHOUGHT_BROWSER_OPTIONS", "").split()
         launch = [sys.executable, "-c", LAUNCH, *map(str, high), program, *options]
-        self.process = subprocess.Popen(launch, pass_fds=high, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            launch, pass_fds=high, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         for end in (read, write, *high):
             os.close(end)
         self._waiting, self._number, self.session = b"", 0, ""
@@ -66,7 +69,7 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)  # its helpers too: they outlive the browser otherwise
         self.process.wait()
         os.close(self._read)
         os.close(self._write)
