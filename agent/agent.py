@@ -140,13 +140,22 @@ class Agent:
         m = self.modules
         return {"perception": m.perception, "world_model": m.world_model, "critic": m.critic, "actor": m.actor}
 
-    def begin(self, num_envs: int, mode: Mode, sample: bool = False) -> Acting:
-        """Start acting in ``num_envs`` environments; with ``sample``, Mode-1 draws from its policy.
+    def begin(
+        self, num_envs: int, mode: Mode, sample: bool = False, candidates: int = 0, iterations: int = 0
+    ) -> Acting:
+        """Start acting in ``num_envs`` environments.
+
+        Args:
+            num_envs: Environments B.
+            mode: How to decide.
+            sample: Mode-1 draws from its policy.
+            candidates: Courses of action per iteration of a plan; 0: as many as the task says.
+            iterations: Of a plan; 0: as many as the task says.
 
         Raises:
             ValueError: The gated mode without a gate.
         """
-        return Acting(self, num_envs, mode, sample)
+        return Acting(self, num_envs, mode, sample, candidates, iterations)
 
 
 @dataclass(frozen=True)
@@ -173,9 +182,12 @@ class Decision:
 class Acting:
     """An agent at work in B environments: the recent observations of each, and the plan it is carrying out."""
 
-    def __init__(self, agent: Agent, num_envs: int, mode: Mode, sample: bool) -> None:
+    def __init__(
+        self, agent: Agent, num_envs: int, mode: Mode, sample: bool, candidates: int = 0, iterations: int = 0
+    ) -> None:
         self.agent, self.mode, self.sample = agent, mode, sample
         thinking, spaces = agent.config.task.thinking, agent.spaces
+        self.candidates, self.iterations = candidates, iterations
         if mode == "gated" and not thinking.gate.open:
             raise ValueError(
                 "the gated mode has no gate: set a threshold (task.thinking.gate), or let compare find one (--gates)"
@@ -279,7 +291,9 @@ class Acting:
         before = m.world_model.calls
         with torch.no_grad():
             percept = torch.from_numpy(self.frames[index]).to(device)
-            configuration = m.configurator(self.mode, self._goal(observation, index), device)
+            usual = m.configurator(self.mode, self._goal(observation, index), device)
+            candidates, iterations = self.candidates or usual.candidates, self.iterations or usual.iterations
+            configuration = replace(usual, candidates=candidates, iterations=iterations)
             if recalled is not None:
                 configuration = replace(configuration, recalled=recalled[torch.from_numpy(index).to(device)])
             self.commit = min(configuration.commit, self.course.shape[1])

@@ -189,6 +189,11 @@ class Schedule:
     """World-model updates per round."""
     mode: Mode = "mode-2"
     """Mode in which the agent collects."""
+    collecting_candidates: int = 0
+    """Courses of action per iteration of plans made while collecting; 0: as many as when it is evaluated. Cheap plans
+    lead to what planning will meet, and what comes of them corrects the world model where plans trust it wrongly."""
+    collecting_iterations: int = 0
+    """Iterations of these plans; 0: as many as when it is evaluated."""
     mode_1_rounds: int = 0
     """Every so many rounds the agent collects in Mode-1, to meet the states it leads itself to; 0: never."""
     exploration: float = 0.1

@@ -38,7 +38,8 @@ def procgen(id: str) -> RunConfig:
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
     gained nothing from memory, and much from states that tell what came later and from networks that begin anew
-    halfway. Coinrun has both as well, and remembers every frame.
+    halfway. Coinrun has both as well, and remembers every frame. Fruitbot's latents are a screen, in which planning
+    sees so well what will be met that it plays the rounds, too.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
@@ -70,6 +71,8 @@ def procgen(id: str) -> RunConfig:
             renewal=24 if anew else None, prefill_behaviour=1_000 if anew else 0, every_frame="coinrun" in id,
         ),
     )  # fmt: skip
+    if "fruitbot" in id:
+        return on_a_screen(usual)
     return far_sighted(usual) if "bigfish" in id else usual
 
 
@@ -90,7 +93,7 @@ def for_gpu(usual: RunConfig) -> RunConfig:
     return replace(
         usual,
         env=replace(usual.env, num_envs=64),
-        perception=replace(usual.perception, encoder="impala", latent=512, width=64),
+        perception=replace(usual.perception, encoder="impala", latent=2 * usual.perception.latent, width=64),
         world_model=replace(usual.world_model, hidden=512),
         critic=replace(usual.critic, hidden=512),
         actor=replace(usual.actor, hidden=512),
@@ -100,6 +103,19 @@ def for_gpu(usual: RunConfig) -> RunConfig:
             schedule, prefill_updates=2 * schedule.prefill_updates, round_updates=2 * schedule.round_updates
         ),
     )
+
+
+def on_a_screen(usual: RunConfig) -> RunConfig:
+    """Latents that are a screen, and rounds of Mode-2, with cheap plans. Updates are slower there, and so fewer."""
+    return replace(
+        usual,
+        perception=replace(usual.perception, latent=1_024, latents="screen"),
+        world_model=replace(usual.world_model, predictor="screen"),
+        schedule=replace(
+            usual.schedule, prefill_updates=3_000, round_updates=190, behaviour_ratio=0.45, mode="mode-2",
+            collecting_candidates=32, collecting_iterations=1,
+        ),
+    )  # fmt: skip
 
 
 def far_sighted(usual: RunConfig) -> RunConfig:

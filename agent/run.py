@@ -86,6 +86,11 @@ def check_settings(config: RunConfig) -> None:
             f"task.thinking.proposals is {thinking.proposals} and candidates is {thinking.candidates}; "
             "leave room for candidates that are not the actor's"
         )
+    if schedule.collecting_candidates and schedule.collecting_candidates <= thinking.proposals:
+        raise ValueError(
+            f"schedule.collecting_candidates is {schedule.collecting_candidates} and task.thinking.proposals "
+            f"{thinking.proposals}; leave room for candidates that are not the actor's, or set it to 0"
+        )
     if thinking.risk and config.world_model.members < 2 and config.world_model.codes < 2:
         raise ValueError(
             f"task.thinking.risk is {thinking.risk}, world_model.members 1 and world_model.codes 1; risk is the spread "
@@ -150,6 +155,10 @@ def _check_numbers(config: RunConfig) -> None:
     for name, value in positive.items():
         if value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
+    if schedule.collecting_iterations < 0:
+        raise ValueError(
+            f"schedule.collecting_iterations is {schedule.collecting_iterations}, expected a number from 0"
+        )
     for name, span in (("minutes", config.saving.minutes), ("units", config.saving.units)):
         if not 0 <= span < math.inf:
             raise ValueError(f"saving.{name} is {span}, expected a number from 0")

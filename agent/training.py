@@ -352,7 +352,8 @@ class Trainer:
     def _collecting(self, mode: Mode) -> ResumableBehaviour:
         """The agent, who explores but for the share of environments in which it acts as when it is evaluated."""
         schedule, count = self.agent.config.schedule, self.env.num_envs
-        exploring = Exploring(self.agent.begin(count, mode, sample=True), self.random, schedule.exploration)
+        acting = self.agent.begin(count, mode, True, schedule.collecting_candidates, schedule.collecting_iterations)
+        exploring = Exploring(acting, self.random, schedule.exploration)
         exploiting = np.arange(count) >= count - round(schedule.exploiting * count)
         if not exploiting.any():
             return exploring

@@ -108,8 +108,9 @@ class ScreenPredictor(ConvPredictor):
     """s' = s + Δ(s, a) for latents that are a map of a screen: what happens depends on what is near, and what it means
     on where.
 
-    Places change as those of `ConvPredictor` do, in 32 channels. But a screen is not alike everywhere: what touches the
-    player counts, and the player has its place. So the heads read every place in its own right.
+    Places change as those of `ConvPredictor` do, in 32 channels, by what is up to two places away. But a screen is not
+    alike everywhere: what touches the player counts, and the player has its place. So the heads read every place in its
+    own right.
 
     Args:
         latent: D = C·h·w.
@@ -123,6 +124,7 @@ class ScreenPredictor(ConvPredictor):
 
     def __init__(self, latent: int, actions: int, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__(latent, actions, _CHANNELS, grid)
+        self.mix = nn.Conv2d(_CHANNELS, _CHANNELS, 1)  # a third place would cost as much work again
         self.thin = nn.Conv2d(_CHANNELS, _CHANNELS // 2, 1)
         places = _CHANNELS // 2 * grid[0] * grid[1]
         self.summary = nn.Sequential(nn.Linear(places, hidden), nn.LayerNorm(hidden), nn.SiLU())

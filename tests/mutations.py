@@ -228,6 +228,9 @@ MUTATIONS = (
              "agent/test_genie_resume.py::test_stopping_anywhere_changes_nothing"),
     Mutation("modules/storage.py", "if claimed not in {None, _digest(header, data)}:", "if False:",
              "modules/test_storage.py::test_changed_weights_are_refused_by_their_checksum"),
+    Mutation("agent/agent.py", "candidates, iterations = self.candidates or usual.candidates, self.iterations or",
+             "candidates, iterations = usual.candidates, self.iterations or",
+             "agent/test_training.py::test_plans_made_while_collecting_may_be_cheaper"),
     # ---- context
     Mutation("agent/agent.py", "actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.searched)",
              "actor = Actor(config.actor, latent, actions, goals=goals, grid=perception.grid)",

@@ -29,7 +29,7 @@ def agent() -> Agent:
     config = preset("procgen:fruitbot")
     config = replace(
         config,
-        perception=replace(config.perception, latent=16, width=4),
+        perception=replace(config.perception, latent=64, width=4),
         world_model=replace(config.world_model, hidden=16),
         critic=replace(config.critic, hidden=16),
         actor=replace(config.actor, hidden=16),

@@ -17,7 +17,7 @@ from forethought.agent.evaluation import Result, evaluate
 from forethought.agent.interaction import RandomBehaviour
 from forethought.agent.learning import Learner
 from forethought.agent.presets import preset
-from forethought.agent.run import build_env, prepare, timing_of
+from forethought.agent.run import build_env, check_settings, prepare, timing_of
 from forethought.agent.training import Trainer, behaviour_updates
 from forethought.modules.configurator import Thinking
 from forethought.modules.types import Configuration, Mode, State, Trajectory, drive_weights
@@ -345,6 +345,38 @@ def test_environments_are_divided_in_every_way_there_is_to_act() -> None:
         calls.append(behaviour.act(observation, np.ones(4, np.bool_), np.ones(4, np.bool_)).calls)
         one.env.close()
     assert calls[0] == calls[1] > 0
+
+
+def test_plans_made_while_collecting_may_be_cheaper() -> None:
+    """As many candidates and iterations as the schedule says, if it does; when evaluated as many as the task says."""
+    config, everywhere = tiny(), np.ones(4, np.bool_)
+    thinking = config.task.thinking
+    usual = 4 * thinking.horizon * thinking.candidates * thinking.iterations
+    for candidates, iterations, calls in ((0, 0, usual), (5, 3, 4 * thinking.horizon * 5 * 3)):
+        schedule = replace(
+            config.schedule, collecting_candidates=candidates, collecting_iterations=iterations, exploration=0.0
+        )
+        trainer = Trainer(*prepare(replace(config, schedule=schedule)), ignore)
+        observation, _ = trainer.env.reset(seed=0)
+        assert trainer._collecting("mode-2").act(observation, everywhere, everywhere).calls == calls
+        assert trainer.agent.begin(4, "mode-2").act(observation, everywhere, everywhere).calls == usual
+        trainer.env.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("collecting_candidates", 4, "schedule.collecting_candidates is 4 and task.thinking.proposals 4; leave room"),
+        ("collecting_candidates", -1, "schedule.collecting_candidates is -1 and task.thinking.proposals 4"),
+        ("collecting_iterations", -1, "schedule.collecting_iterations is -1, expected a number from 0"),
+    ],
+)
+def test_cheap_plans_that_cannot_be_are_refused(name: str, value: int, said: str) -> None:
+    config: Any = tiny()
+    config = replace(config, task=replace(config.task, thinking=replace(config.task.thinking, proposals=4)))
+    check_settings(config)
+    with pytest.raises(ValueError, match=said):
+        check_settings(replace(config, schedule=replace(config.schedule, **{name: value})))
 
 
 def test_inputs_are_normalised_by_what_was_seen() -> None:

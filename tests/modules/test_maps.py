@@ -67,26 +67,25 @@ def test_actions_matter_everywhere(kind: type[ConvPredictor]) -> None:
 
 
 def told_apart(kind: type[ConvPredictor]) -> float:
-    """Share of places in rows that were not shown of which a head says rightly in which half of the screen they are;
-    all are far from the edges, where even a mean over the map knows."""
+    """Share of spots of a strength that was not shown of which a head says rightly in which half of the screen they
+    are; all are far from the edges, where even a mean over the map knows."""
     told, action = predictor(kind), torch.zeros(1, 2)
     head = torch.nn.Linear(8, 1)
     places = [(row, column) for row in range(3, 8) for column in range(3, 9)]
-    maps = torch.stack([spot(row, column, 3.0) for row, column in places])
+    shown, asked = (torch.stack([spot(*place, value) for value in each for place in places]) for each in ((2, 4), (3,)))
     left = torch.tensor([float(column < GRID[1] // 2) for _, column in places])
-    shown = torch.tensor([row % 2 == 1 for row, _ in places])
     optimiser = torch.optim.Adam([*told.parameters(), *head.parameters()], 3e-3)
 
     def said(some: Tensor) -> Tensor:
         return head(told((some,), action.expand(len(some), -1))[1])[:, 0]  # type: ignore[no-any-return]
 
     for _ in range(150):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(said(maps[shown]), left[shown])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(said(shown), left.repeat(2))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     with torch.no_grad():
-        return float(((said(maps[~shown]) > 0) == (left[~shown] > 0)).float().mean())
+        return float(((said(asked) > 0) == (left > 0)).float().mean())
 
 
 def test_heads_of_a_screen_know_where_and_those_of_a_map_do_not() -> None:

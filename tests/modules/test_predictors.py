@@ -136,8 +136,8 @@ def test_candidates_and_environments_do_not_mix(name: PredictorName, members: in
     action, start = actions(3, 4, 5), torch.randn(3, LATENT, generator=generator())
     whole = model.rollout(State(start), action)
     part = model.rollout(State(start[1:2]), action[1:2, 2:3])
-    assert torch.allclose(whole.latent[1:2, 2:3], part.latent, atol=1e-5)
-    assert torch.allclose(whole.continuation[1:2, 2:3], part.continuation, atol=1e-5)
+    assert torch.allclose(whole.latent[1:2, 2:3], part.latent, atol=1e-4)
+    assert torch.allclose(whole.continuation[1:2, 2:3], part.continuation, atol=1e-4)
 
 
 @each_kind
