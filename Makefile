@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/forethought train procgen:fruitbot --run $(DEMO) --env.distinct-actions \
-		--schedule.prefill-updates 2500 --schedule.rounds 12 --schedule.round-updates 133
+		--schedule.prefill-updates 2000 --schedule.rounds 12 --schedule.round-updates 110
 	$(BIN)/forethought compare $(DEMO) --episodes 64 --no-train-levels
 
 test: $(READY)

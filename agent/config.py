@@ -190,8 +190,7 @@ class Schedule:
     mode: Mode = "mode-2"
     """Mode in which the agent collects."""
     collecting_candidates: int = 0
-    """Courses of action per iteration of plans made while collecting; 0: as many as when it is evaluated. Cheap plans
-    lead to what planning will meet, and what comes of them corrects the world model where plans trust it wrongly."""
+    """Courses of action per iteration of plans made while collecting; 0: as many as when it is evaluated."""
     collecting_iterations: int = 0
     """Iterations of these plans; 0: as many as when it is evaluated."""
     mode_1_rounds: int = 0

@@ -39,7 +39,7 @@ def procgen(id: str) -> RunConfig:
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
     gained nothing from memory, and much from states that tell what came later and from networks that begin anew
     halfway. Coinrun has both as well, and remembers every frame. Fruitbot's latents are a screen, in which planning
-    sees so well what will be met that it plays the rounds, too.
+    sees what will be met where.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
@@ -106,16 +106,13 @@ def for_gpu(usual: RunConfig) -> RunConfig:
 
 
 def on_a_screen(usual: RunConfig) -> RunConfig:
-    """Latents that are a screen, and rounds of Mode-2, with cheap plans. Updates are slower there, and so fewer."""
+    """Latents that are a screen. Updates are slower there, so that there are fewer in as much time."""
     return replace(
         usual,
         perception=replace(usual.perception, latent=1_024, latents="screen"),
         world_model=replace(usual.world_model, predictor="screen"),
-        schedule=replace(
-            usual.schedule, prefill_updates=3_000, round_updates=190, behaviour_ratio=0.45, mode="mode-2",
-            collecting_candidates=32, collecting_iterations=1,
-        ),
-    )  # fmt: skip
+        schedule=replace(usual.schedule, prefill_updates=3_000, round_updates=210, behaviour_ratio=0.45),
+    )
 
 
 def far_sighted(usual: RunConfig) -> RunConfig:
