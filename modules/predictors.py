@@ -124,7 +124,7 @@ class ScreenPredictor(ConvPredictor):
 
     def __init__(self, latent: int, actions: int, hidden: int, grid: tuple[int, int]) -> None:
         super().__init__(latent, actions, _CHANNELS, grid)
-        self.mix = nn.Conv2d(_CHANNELS, _CHANNELS, 1)  # a third place would cost as much work again
+        self.mix = nn.Conv2d(_CHANNELS, _CHANNELS, 1)  # a third place would cost nearly as much work again
         self.thin = nn.Conv2d(_CHANNELS, _CHANNELS // 2, 1)
         places = _CHANNELS // 2 * grid[0] * grid[1]
         self.summary = nn.Sequential(nn.Linear(places, hidden), nn.LayerNorm(hidden), nn.SiLU())
