@@ -287,7 +287,7 @@ class BehaviourLearner:
         elif config.imitation and plans is not None:
             parts = self._short_imitation(plans)
         if config.remembered:
-            parts.append(("remembered", config.remembered, self._self_imitation(window)))
+            parts += self._self_imitation(window)
         if dream is not None:
             parts += self._improvement(dream)
         return self._step_actor(parts)
@@ -354,18 +354,22 @@ class BehaviourLearner:
         weight = (self._goal_weights(plans.gain.shape[1]) * _relative(plans.gain)).unsqueeze(2)  # for all views alike
         return self._towards(plans.state, State(plans.goal), plans.target.unsqueeze(2), weight)
 
-    def _self_imitation(self, window: Window) -> Tensor:
+    def _self_imitation(self, window: Window) -> list[tuple[str, float, Tensor]]:
         """−log π of remembered actions, weighted by how much less the λ-return from there cost than the critic expects
-        of the present policy (Oh et al. 2018, 1806.05635)."""
-        m = self.agent.modules
+        of the present policy (Oh et al. 2018, 1806.05635), and the entropy."""
+        m, behaviour = self.agent.modules, self.agent.config.behaviour
         configuration = m.configurator("mode-1", None, self.agent.device)
         with torch.no_grad():
             latent = perceive(m.perception, window)
             target, mask = self._real_returns(latent, window)
             state = State(latent[:, :-1])
             gain = m.critic(state, configuration).sum(-1) - (floored(configuration.v) * target).sum(-1)
-        surprise = -m.actor(state, configuration).log_probability(window.action)
-        return masked_mean(gain.clamp(min=0) / max(self.spread, 1.0) * surprise, mask)
+        policy = m.actor(state, configuration)
+        weight = gain.clamp(min=0) / max(self.spread, 1.0)
+        return [
+            ("remembered", behaviour.remembered, masked_mean(-weight * policy.log_probability(window.action), mask)),
+            ("actor_entropy", -behaviour.remembered * behaviour.entropy, masked_mean(policy.entropy(), mask)),
+        ]
 
     def _improvement(self, dream: Dream) -> list[tuple[str, float, Tensor]]:
         """Less energy in the dream: down the gradient of F through world model and cost where actions are continuous

@@ -240,7 +240,7 @@ def bystanders(
     def chance(env: VectorEnv) -> Behaviour:
         return RandomBehaviour(env.single_action_space, env.num_envs, seed, 1)
 
-    found = {  # chance has all buttons, as in what is published, whatever the agent chooses among
+    found = {  # chance has all buttons, as in what is published, and a row of its own with those of the agent
         "random": Player("random", replace(world, actions=()), chance, note=_held(world)),
         "no-op": Player("no-op", world, NoOpBehaviour, note="stands still"),
         "expert": Player("expert", world, ExpertBehaviour, note="scripted, knows the state"),
@@ -252,7 +252,11 @@ def bystanders(
         found["constant"] = Player("constant", world, lambda env: ConstantBehaviour(constant, env.num_envs), note=about)
     if agent is not None:
         found["oracle"] = Player("oracle", world, oracle, note=f"true simulator, {search_of(agent)}", slow=True)
-    return [found[name] for name in config.behaviours if name in found]
+    players = [found[name] for name in config.behaviours if name in found]
+    if "random" in config.behaviours and world.actions:  # what an agent owes to its few buttons alone
+        fewer = replace(found["random"], name=f"random · {len(world.actions)} buttons", world=world)
+        players.insert(players.index(found["random"]) + 1, fewer)
+    return players
 
 
 def check_behaviours(names: Sequence[str], id: str, spaces: Spaces) -> None:

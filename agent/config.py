@@ -274,7 +274,7 @@ class BehaviourLoss:
     """Reward tasks: dreams begin up to so many random imagined steps away from what is remembered, so that the critic
     knows places where a plan that leaves the actor's way can lead; 0: where something is remembered."""
     entropy: float = 0.0
-    """Bonus for the actor's entropy where it imitates."""
+    """Bonus for the actor's entropy where it imitates plans or its own past."""
     weights: Literal["own", "any"] = "own"
     """Reward tasks, whose dreams the actor has. own: those of the task's drive weights; any: of weights drawn anew in
     each update, for an actor that is told them (actor.weights) and will serve other tasks without training."""

@@ -23,6 +23,7 @@ STATES = 120
 """States that every action is tried from; with 15 actions held for 3 frames that costs 5,400 frames, and about half as
 many to come to these states."""
 _APART = 8  # decisions between two states of one environment
+_SHOWS = 3  # frames that are compared at least: what is thrown or fired shows after the first
 
 
 def with_distinct_actions(config: EnvConfig, seed: int) -> EnvConfig:
@@ -37,7 +38,7 @@ def with_distinct_actions(config: EnvConfig, seed: int) -> EnvConfig:
         raise ValueError(f"env.distinct_actions is set, and {config.id} is no Procgen game; leave it off")
     env = build_env(config, len(ACTION_MEANINGS), seed=seed, held_out=False, action_repeat=1)
     try:
-        groups = equal_actions(env, config.action_repeat, STATES, seed)
+        groups = equal_actions(env, max(config.action_repeat, _SHOWS), STATES, seed)
     finally:
         env.close()
     return replace(config, actions=tuple(group[0] for group in groups))

@@ -28,6 +28,10 @@ def test_fruitbot_has_four(fruitbot: EnvConfig) -> None:
     assert with_distinct_actions(fruitbot, 0) is fruitbot  # what is known is not tried out again
 
 
+def test_what_shows_a_frame_later_is_told_apart_where_actions_are_held_for_one() -> None:
+    assert len(with_distinct_actions(replace(FRUITBOT, action_repeat=1), 0).actions) == 4  # 3 by the first frame alone
+
+
 def test_the_groups_hold_every_action_once_and_nothing_that_differs() -> None:
     env = make_env("procgen:maze", 15, seed=3)
     groups = equal_actions(env, 1, 45, 3)
@@ -83,8 +87,14 @@ def test_an_action_beyond_the_chosen_ones_is_refused() -> None:
     env.close()
 
 
-def test_chance_has_all_buttons_whatever_the_agent_chooses_among(fruitbot: EnvConfig) -> None:
-    [chance] = bystanders(fruitbot, None, CompareConfig(("random",)))
-    env = build_env(chance.world, 2, seed=0, held_out=True)
-    assert env.single_action_space == gymnasium.spaces.Discrete(15)
-    env.close()
+def test_chance_plays_with_all_buttons_and_with_those_of_the_agent(fruitbot: EnvConfig) -> None:
+    rows = bystanders(fruitbot, None, CompareConfig(("no-op", "random")))
+    for row, name, buttons in zip(rows[1:], ("random", "random · 4 buttons"), (15, 4), strict=True):
+        env = build_env(row.world, 2, seed=0, held_out=True)
+        assert row.name == name and env.single_action_space == gymnasium.spaces.Discrete(buttons)
+        env.close()
+
+
+def test_chance_has_one_row_where_the_agent_has_all_buttons(fruitbot: EnvConfig) -> None:
+    [row] = bystanders(replace(fruitbot, actions=()), None, CompareConfig(("random",)))
+    assert row.name == "random"

@@ -96,7 +96,26 @@ def test_what_counts_is_what_came_in_the_end() -> None:
     gamma = agent.config.task.discount
     weights = torch.tensor([gamma**3, gamma**2, gamma, 0.0])
     expected = (weights * -policy.log_probability(window.action)).mean()
-    assert torch.allclose(learner.behaviour._self_imitation(window), expected, rtol=1e-4)
+    [(_, weight, loss), *_] = learner.behaviour._self_imitation(window)
+    assert weight == 1 and torch.allclose(loss, expected, rtol=1e-4)
+
+
+def test_where_nothing_came_out_well_entropy_alone_speaks() -> None:
+    """An actor that has begun to prefer an action comes back to chance, in what is remembered."""
+    learner = expecting(learner_of(), -2.0)
+    agent, window = learner.agent, lived(0)
+    with torch.no_grad():
+        agent.modules.actor.net[-1].bias.add_(torch.tensor([2.0, 0.0, 0.0]))
+    agent.config = replace(agent.config, behaviour=replace(agent.config.behaviour, entropy=0.1))
+
+    def entropy() -> float:
+        state = agent.modules.perception.encode(window.observation[:, :-1])
+        return float(agent.modules.actor(state, agent.modules.configurator("mode-1")).entropy().mean().detach())
+
+    assert entropy() < 0.75
+    for _ in range(100):
+        learner.behaviour.actor_update(window)
+    assert entropy() > 1.0, entropy()  # ln 3 = 1.10
 
 
 def test_a_goal_task_cannot_have_it() -> None:
