@@ -176,3 +176,13 @@ def test_what_cannot_be_is_refused(change: Callable[[RunConfig], RunConfig], mes
 def test_it_is_off_unless_asked_for() -> None:
     assert not tiny().schedule.every_frame
     assert [game for game in GAMES if preset(f"procgen:{game}").schedule.every_frame] == ["coinrun"]
+
+
+def test_every_game_has_as_many_frames_however_long_actions_are_held() -> None:
+    found = {game: preset(f"procgen:{game}") for game in GAMES}
+    held = {game: usual.env.action_repeat for game, usual in found.items() if usual.env.action_repeat != 3}
+    assert held == {"maze": 2, "heist": 4, "bigfish": 8}
+    for game, usual in found.items():
+        plan = usual.schedule
+        frames = (plan.prefill + plan.rounds * plan.round_steps) * usual.env.action_repeat
+        assert frames == (195_456 if game == "bigfish" else 198_528) and plan.round_steps % usual.env.num_envs == 0
