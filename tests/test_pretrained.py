@@ -58,7 +58,9 @@ def test_rooms_are_crossed(name: str, protocol: Protocol, modes: tuple[str, ...]
     assert lost.successes.mean() < 0.3
 
 
-@pytest.mark.parametrize(("name", "episodes"), [("starpilot", 24), ("fruitbot", 48), ("fruitbot-screen", 48), ("coinrun", 64)])
+@pytest.mark.parametrize(
+    ("name", "episodes"), [("starpilot", 24), ("fruitbot", 48), ("fruitbot-screen", 48), ("coinrun", 64)]
+)
 def test_games_are_played_better_than_at_random(name: str, episodes: int) -> None:
     agent = forethought.load_agent(pretrained(name), device="cpu", threads=1)
     config = CompareConfig(("mode-1", "random"), episodes=episodes, seed=6)
