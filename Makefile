@@ -1,5 +1,5 @@
 # make demo   trains on a real game and compares both modes on unseen levels (about ten minutes)
-# make test   runs the tests
+# make test   runs the tests, whole files side by side on up to four cores
 # make coverage   the same, and which lines they reach (slower)
 # make lint   formatting, style and types
 # Each sets up .venv by itself; nothing outside this folder is touched.
@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/forethought compare $(DEMO) --episodes 64 --no-train-levels
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run --source=agent,modules,planners,envs -m pytest

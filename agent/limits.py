@@ -22,7 +22,7 @@ from .agent import Agent
 from .evaluation import Progress
 from .health import encode
 from .interaction import VectorEnv, interact
-from .modes import Modules
+from .modes import Modules, mode_1
 from .oracle import Savable, SavedState, held
 
 JUDGES = (
@@ -172,9 +172,9 @@ def play_out(
 
 
 def _react(agent: Agent, percepts: NDArray[np.uint8], configuration: Configuration) -> NDArray[np.int64]:
-    latent = encode(agent.modules.perception, torch.from_numpy(percepts).to(agent.device))
     with torch.no_grad():
-        action: NDArray[np.int64] = agent.modules.actor(State(latent), configuration).mode().cpu().numpy()
+        chosen = mode_1(agent.modules, torch.from_numpy(percepts).to(agent.device), configuration, agent.generator)
+    action: NDArray[np.int64] = chosen.cpu().numpy()
     return action
 
 

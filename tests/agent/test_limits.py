@@ -26,9 +26,14 @@ def world(agent_config: Any, num_envs: int, repeat: int | None = None) -> Any:
 
 @pytest.fixture(scope="module")
 def agent() -> Agent:
+    return made(sample=False)
+
+
+def made(sample: bool) -> Agent:
     config = preset("procgen:fruitbot")
     config = replace(
         config,
+        task=replace(config.task, thinking=replace(config.task.thinking, sample=sample)),
         perception=replace(config.perception, latent=64, width=4),
         world_model=replace(config.world_model, hidden=16),
         critic=replace(config.critic, hidden=16),
@@ -92,6 +97,23 @@ def test_who_knows_the_truth_captures_all_of_it_and_the_world_is_left_alone(agen
     again = judged(agent)
     assert np.array_equal(again.cost, found.cost)
     assert not np.allclose(judged(agent, after=6).cost, found.cost)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_mode_1_goes_on_after_a_course_as_it_plays(sample: bool) -> None:
+    agent, env = made(sample), world(preset("procgen:fruitbot"), 1)
+    copies = world(agent.config, COPIES, 1)
+    frame, _ = env.reset(seed=3)
+    start, percept = env.unwrapped.get_state().repeat(0, COPIES), np.repeat(frame, 2, 0)
+    once = np.zeros((COPIES, 1), np.int64)
+    costs = []
+    for seed in range(2):
+        agent.generator.manual_seed(seed)
+        costs.append(play_out(agent, copies.unwrapped, start, percept, once, 30).cost)
+    assert np.array_equal(*costs) != sample
+    assert (len(set(costs[0].round(4))) > 1) == sample  # who draws does not do the same in each copy
+    env.close()
+    copies.close()
 
 
 def test_each_judge_is_told_its_own_part_of_the_truth(agent: Agent) -> None:
