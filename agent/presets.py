@@ -38,8 +38,8 @@ def procgen(id: str) -> RunConfig:
     from what it remembers to have come out well than from dreams. It acts by chance there, or it gets stuck. Fruitbot,
     where rewards are frequent, did worse with a model that was told, and learns from memory and dreams alike; starpilot
     gained nothing from memory, and much from states that tell what came later and from networks that begin anew
-    halfway. Coinrun has both as well, and remembers every frame. Fruitbot's latents are a screen, in which planning
-    sees what will be met where.
+    halfway. Coinrun has both as well, and remembers every frame. Fruitbot's and bigfish's latents are a screen, on
+    which planning sees what will be met where.
     """
     ending = 6.0 if "fruitbot" in id else 2.0  # what is to be had there, is had by who gets far
     wary = not ("fruitbot" in id or "starpilot" in id)
@@ -71,11 +71,12 @@ def procgen(id: str) -> RunConfig:
             renewal=24 if anew else None, prefill_behaviour=1_000 if anew else 0, every_frame="coinrun" in id,
         ),
     )  # fmt: skip
-    if "fruitbot" in id:
-        return on_a_screen(usual)
+    if "fruitbot" in id:  # updates are slower on a screen: fewer in as much time
+        fewer = replace(usual.schedule, prefill_updates=3_000, round_updates=210, behaviour_ratio=0.45)
+        return on_a_screen(replace(usual, schedule=fewer))
     if "maze" in id or "heist" in id:
         return unsure(usual, frames=2 if "maze" in id else 4)
-    return far_sighted(usual) if "bigfish" in id else usual
+    return on_a_screen(far_sighted(usual)) if "bigfish" in id else usual
 
 
 def for_gpu(usual: RunConfig) -> RunConfig:
@@ -108,12 +109,11 @@ def for_gpu(usual: RunConfig) -> RunConfig:
 
 
 def on_a_screen(usual: RunConfig) -> RunConfig:
-    """Latents that are a screen. Updates are slower there, so that there are fewer in as much time."""
+    """Latents that are a screen: 16 numbers for each of 8 × 8 places."""
     return replace(
         usual,
         perception=replace(usual.perception, latent=1_024, latents="screen"),
         world_model=replace(usual.world_model, predictor="screen"),
-        schedule=replace(usual.schedule, prefill_updates=3_000, round_updates=210, behaviour_ratio=0.45),
     )
 
 
