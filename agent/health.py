@@ -266,11 +266,16 @@ def r_squared(predicted: Tensor, target: Tensor) -> list[float]:
     return [float(score) for score in torch.where(whole > 1e-9 * len(target), 1 - left / whole, math.nan)]
 
 
-def collapse(found: Vitals) -> str | None:
+def collapse(found: Vitals, predicts: bool = True) -> str | None:
     """What is wrong with a collapsed representation in one clause, or None for one that is not.
 
     A small rank alone is no collapse: a world of two dimensions needs no more, so it is compared with that of the
-    percepts, and only latents in which actions make no difference are given up.
+    percepts, and only latents in which actions make no difference are given up. Whether they do is not known of a world
+    model that does not learn to predict yet.
+
+    Args:
+        found: What was measured.
+        predicts: Whether the world model has been learning to predict.
     """
     std, rank = found.spread.std[1], found.spread.rank
     if std < LEAST_STD:
@@ -279,7 +284,7 @@ def collapse(found: Vitals) -> str | None:
             "whatever is seen"
         )
     ratios = [ratio for ratio in found.errors.over_shuffled if math.isfinite(ratio)]
-    if found.spread.use < LEAST_USE and ratios and min(ratios) >= BLIND:
+    if predicts and found.spread.use < LEAST_USE and ratios and min(ratios) >= BLIND:
         least = 1 + LEAST_USE * (found.spread.possible - 1)
         return (
             f"the latents' effective rank is {rank:.1f}, below {least:.1f} (percepts offer {found.spread.possible:.1f})"

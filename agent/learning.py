@@ -110,6 +110,11 @@ class Learner:
             return config.prediction
         return config.prediction * min(max(self.age[0] / config.prediction_delay - 1, 0.0), 1.0)
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the present networks learn to predict in earnest: `WorldModelLoss.prediction_delay` is over."""
+        return self.age[0] >= 2 * self.agent.config.model_loss.prediction_delay
+
     def world_model_update(self, window: Window) -> Metrics:
         """One step of perception and world model.
 

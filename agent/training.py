@@ -248,7 +248,7 @@ class Trainer:
         directions = torch.Generator(device=agent.device).manual_seed(agent.config.seed)
         found = vitals(agent.modules, window, latent, agent.config.model_loss, directions)
         self.report("health", done, self.learner.updates, found.numbers())
-        before, self.suspicion = self.suspicion, collapse(found)
+        before, self.suspicion = self.suspicion, collapse(found, self.learner.predicts)
         stop_if_collapsed(before, self.suspicion, done, agent.config.model_loss)
 
     def rest(self) -> None:

@@ -265,6 +265,12 @@ def test_sight_at_any_distance_is_sight() -> None:
     assert collapse(replace(vital_signs(rank=2.0), errors=errors)) is None
 
 
+def test_a_world_model_that_does_not_predict_yet_is_not_called_blind() -> None:
+    blind = vital_signs(rank=2.0, over_shuffled=1.0)
+    assert collapse(blind) is not None and collapse(blind, predicts=False) is None
+    assert collapse(vital_signs(std=0.007), predicts=False) is not None  # the same whatever is seen: known at once
+
+
 def test_training_stops_at_the_second_finding_in_a_row_and_says_what_to_do() -> None:
     loss = WorldModelLoss(regulariser_weight=0.01, inverse=0.0)
     stop_if_collapsed(None, "worse", 200, loss)
@@ -314,7 +320,7 @@ def test_a_healthy_run_is_looked_at_regularly_and_not_stopped(monkeypatch: pytes
 
 def test_looking_leaves_no_trace_in_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     learned = []
-    monkeypatch.setattr(training, "collapse", lambda found: None)  # so early it would look like one
+    monkeypatch.setattr(training, "collapse", lambda found, predicts: None)  # so early it would look like one
     for every in (2, 1_000):
         monkeypatch.setattr(training, "CHECK_EVERY", every)
         agent, env = prepare(tiny())
@@ -335,6 +341,21 @@ def test_a_collapsed_run_is_stopped_and_saved(tmp_path: Path, monkeypatch: pytes
     assert [done for done, _ in told] == [2, 4]
     assert (tmp_path / "weights.safetensors").is_file() and any((tmp_path / "checkpoints").glob("*/manifest.json"))
     assert '"finished": false' in (tmp_path / "progress.json").read_text()
+
+
+def test_training_asks_for_predictions_only_when_they_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(training, "collapse", lambda found, predicts: asked.append(predicts))
+    monkeypatch.setattr(training, "CHECK_EVERY", 2)
+    config = tiny()
+    config = replace(
+        config, model_loss=replace(config.model_loss, prediction_delay=2),
+        schedule=replace(config.schedule, prefill_updates=8, rounds=0),
+    )  # fmt: skip
+    agent, env = prepare(config)
+    Trainer(agent, env, hear([])).run()
+    env.close()
+    assert asked == [False, True, True, True]
 
 
 def test_a_finished_run_ends_with_the_whole_check_up(tmp_path: Path) -> None:
